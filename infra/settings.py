@@ -134,7 +134,10 @@ def _value_of(variable: str, name: str, type_name: str, text: str) -> object:
             raise SettingsError(f"{variable} is {text!r}, which is not a number; see README, Settings") from None
         low, high = _MINIMUM.get(name, 0), _MAXIMUM.get(name, float("inf"))
         if not low <= float(value) <= high:  # type: ignore[arg-type]
-            raise SettingsError(f"{variable} is {text}; it must be at least {low:g}" + (f" and at most {high:g}" if high < float("inf") else ""))
+            raise SettingsError(
+                f"{variable} is {text}; it must be at least {low:g}"
+                + (f" and at most {high:g}" if high < float("inf") else "")
+            )
     if name in _CHOICES and value not in _CHOICES[name]:
         raise SettingsError(f"{variable} is {text!r}; it must be one of {', '.join(_CHOICES[name])}")
     return value

@@ -1,0 +1,130 @@
+"""The form of an outbox row: framed outputs, compressed together, their bytes fixed when the ledger wrote them.
+
+A body is zstd over frames that follow one another, in seq order and without gaps. A frame is, little-endian:
+
+    u8  topic       index into TOPICS
+    u8  type        index into TYPES
+    u16 partition   of the topic, by murmur2 of the key
+    u16 key length, u16 length of the traceparent (0: none), u16 number of further headers, u32 value length (2**32−1: null)
+    key, traceparent, further headers (u16 length, name, u32 length or 2**32−1 for null, value), value
+
+Further headers are only a dead letter's own and its dlq-… ones. epoch, shard and seq follow from the row.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import zstandard
+
+TOPICS = ("balances", "entries", "decisions", "outcomes", "dead-letters")
+TYPES = (
+    "balance.changed.v1",
+    "entry.recorded.v1",
+    "subledger.restated.v1",
+    "authorization.decided.v1",
+    "authorization.changed.v1",
+    "event.rejected.v1",
+    "event.parked.v1",
+    "command.applied.v1",
+    "dead.letter",
+)
+DEAD_LETTER = TYPES.index("dead.letter")
+TOPIC_INDEX = {name: index for index, name in enumerate(TOPICS)}
+TYPE_INDEX = {name: index for index, name in enumerate(TYPES)}
+
+Header = tuple[str, bytes | None]
+
+_FIXED = struct.Struct("<BBHHHHI")
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_NULL = 2**32 - 1
+
+
+class Output(NamedTuple):
+    """One output as it goes to Kafka; its seq is that of the row's first plus its place."""
+
+    topic: int
+    type: int
+    partition: int
+    key: bytes | None
+    traceparent: bytes | None
+    headers: Sequence[Header]
+    value: bytes | None
+
+
+def frame(output: Output) -> bytes:
+    """One output's frame. A null key is framed as an empty one with partition as given."""
+    topic, kind, partition, key, traceparent, headers, value = output
+    key = key or b""
+    parts = [
+        _FIXED.pack(
+            topic,
+            kind,
+            partition,
+            len(key),
+            len(traceparent) if traceparent else 0,
+            len(headers),
+            _NULL if value is None else len(value),
+        ),
+        key,
+        traceparent or b"",
+    ]
+    for name, content in headers:
+        encoded = name.encode()
+        parts += (
+            _U16.pack(len(encoded)),
+            encoded,
+            _U32.pack(_NULL if content is None else len(content)),
+            content or b"",
+        )
+    parts.append(value or b"")
+    return b"".join(parts)
+
+
+def pack(frames: Sequence[bytes]) -> bytes:
+    """The body of an outbox row."""
+    return zstandard.ZstdCompressor(level=1).compress(b"".join(frames))
+
+
+def unpack(body: bytes) -> Iterator[Output]:
+    """The outputs of an outbox row, in seq order."""
+    data = zstandard.ZstdDecompressor().decompress(body)
+    position, end = 0, len(data)
+    unpack_fixed = _FIXED.unpack_from
+    while position < end:
+        topic, kind, partition, key_length, trace_length, header_count, value_length = unpack_fixed(data, position)
+        position += _FIXED.size
+        key = data[position : position + key_length]
+        position += key_length
+        traceparent = None
+        if trace_length:
+            traceparent = data[position : position + trace_length]
+            position += trace_length
+        headers: Sequence[Header] = ()
+        if header_count:
+            headers, position = _unpack_headers(data, position, header_count)
+        value = None
+        if value_length != _NULL:
+            value = data[position : position + value_length]
+            position += value_length
+        yield Output(topic, kind, partition, key or None, traceparent, headers, value)
+
+
+def _unpack_headers(data: bytes, position: int, count: int) -> tuple[list[Header], int]:
+    headers: list[Header] = []
+    for _ in range(count):
+        (length,) = _U16.unpack_from(data, position)
+        position += 2
+        name = data[position : position + length].decode()
+        position += length
+        (length,) = _U32.unpack_from(data, position)
+        position += 4
+        content = None
+        if length != _NULL:
+            content = data[position : position + length]
+            position += length
+        headers.append((name, content))
+    return headers, position
