@@ -5,8 +5,9 @@ A body is zstd over frames that follow one another, in seq order and without gap
     u8  topic       index into TOPICS
     u8  type        index into TYPES
     u16 partition   of the topic, by murmur2 of the key
-    u16 key length, u16 length of the traceparent (0: none), u16 number of further headers, u32 value length (2**32−1: null)
-    key, traceparent, further headers (u16 length, name, u32 length or 2**32−1 for null, value), value
+    u16 length of the traceparent (0: none), u16 number of further headers
+    u32 key length, u32 value length (2**32−1: null)
+    traceparent, key, further headers (u32 length, name, u32 length or 2**32−1 for null, value), value
 
 Further headers are only a dead letter's own and its dlq-… ones. epoch, shard and seq follow from the row.
 """
@@ -37,8 +38,7 @@ TYPE_INDEX = {name: index for index, name in enumerate(TYPES)}
 
 Header = tuple[str, bytes | None]
 
-_FIXED = struct.Struct("<BBHHHHI")
-_U16 = struct.Struct("<H")
+_FIXED = struct.Struct("<BBHHHII")
 _U32 = struct.Struct("<I")
 _NULL = 2**32 - 1
 
@@ -56,32 +56,26 @@ class Output(NamedTuple):
 
 
 def frame(output: Output) -> bytes:
-    """One output's frame. A null key is framed as an empty one with partition as given."""
+    """One output's frame."""
     topic, kind, partition, key, traceparent, headers, value = output
-    key = key or b""
-    parts = [
-        _FIXED.pack(
-            topic,
-            kind,
-            partition,
-            len(key),
-            len(traceparent) if traceparent else 0,
-            len(headers),
-            _NULL if value is None else len(value),
-        ),
-        key,
-        traceparent or b"",
-    ]
+    fixed = _FIXED.pack(
+        topic,
+        kind,
+        partition,
+        len(traceparent) if traceparent else 0,
+        len(headers),
+        _NULL if key is None else len(key),
+        _NULL if value is None else len(value),
+    )
+    parts = [fixed, traceparent or b"", key or b""]
     for name, content in headers:
-        encoded = name.encode()
-        parts += (
-            _U16.pack(len(encoded)),
-            encoded,
-            _U32.pack(_NULL if content is None else len(content)),
-            content or b"",
-        )
+        parts += (_sized(name.encode()), _sized(content))
     parts.append(value or b"")
     return b"".join(parts)
+
+
+def _sized(content: bytes | None) -> bytes:
+    return _U32.pack(_NULL) if content is None else _U32.pack(len(content)) + content
 
 
 def pack(frames: Sequence[bytes]) -> bytes:
@@ -95,36 +89,36 @@ def unpack(body: bytes) -> Iterator[Output]:
     position, end = 0, len(data)
     unpack_fixed = _FIXED.unpack_from
     while position < end:
-        topic, kind, partition, key_length, trace_length, header_count, value_length = unpack_fixed(data, position)
+        topic, kind, partition, trace_length, header_count, key_length, value_length = unpack_fixed(data, position)
         position += _FIXED.size
-        key = data[position : position + key_length]
-        position += key_length
-        traceparent = None
+        traceparent = key = value = None
         if trace_length:
             traceparent = data[position : position + trace_length]
             position += trace_length
+        if key_length != _NULL:
+            key = data[position : position + key_length]
+            position += key_length
         headers: Sequence[Header] = ()
         if header_count:
             headers, position = _unpack_headers(data, position, header_count)
-        value = None
         if value_length != _NULL:
             value = data[position : position + value_length]
             position += value_length
-        yield Output(topic, kind, partition, key or None, traceparent, headers, value)
+        yield Output(topic, kind, partition, key, traceparent, headers, value)
 
 
 def _unpack_headers(data: bytes, position: int, count: int) -> tuple[list[Header], int]:
     headers: list[Header] = []
     for _ in range(count):
-        (length,) = _U16.unpack_from(data, position)
-        position += 2
-        name = data[position : position + length].decode()
-        position += length
-        (length,) = _U32.unpack_from(data, position)
-        position += 4
-        content = None
-        if length != _NULL:
-            content = data[position : position + length]
-            position += length
-        headers.append((name, content))
+        name, position = _unpack_sized(data, position)
+        content, position = _unpack_sized(data, position)
+        headers.append(((name or b"").decode(), content))
     return headers, position
+
+
+def _unpack_sized(data: bytes, position: int) -> tuple[bytes | None, int]:
+    (length,) = _U32.unpack_from(data, position)
+    position += 4
+    if length == _NULL:
+        return None, position
+    return data[position : position + length], position + length

@@ -133,7 +133,7 @@ def _value_of(variable: str, name: str, type_name: str, text: str) -> object:
         except ValueError:
             raise SettingsError(f"{variable} is {text!r}, which is not a number; see README, Settings") from None
         low, high = _MINIMUM.get(name, 0), _MAXIMUM.get(name, float("inf"))
-        if not low <= float(value) <= high:  # type: ignore[arg-type]
+        if not low <= float(text) <= high:
             raise SettingsError(
                 f"{variable} is {text}; it must be at least {low:g}"
                 + (f" and at most {high:g}" if high < float("inf") else "")

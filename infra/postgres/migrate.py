@@ -75,7 +75,8 @@ async def _found_ledger(connection: AsyncConnection, shards: int) -> None:
         )
     await connection.execute(
         text(
-            "INSERT INTO shards (shard, head_hash) SELECT n, :head FROM generate_series(0, :last) n ON CONFLICT DO NOTHING"
+            "INSERT INTO shards (shard, head_hash)"
+            " SELECT n, :head FROM generate_series(0, :last) n ON CONFLICT DO NOTHING"
         ),
         {"head": GENESIS_HEAD, "last": shards - 1},
     )

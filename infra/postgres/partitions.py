@@ -41,7 +41,8 @@ async def make_partitions(connection: AsyncConnection, partition_rows: int) -> i
 async def _default_has(connection: AsyncConnection, table: str, shard: int, span: tuple[int, int]) -> bool:
     column = "seq_last" if table == "outbox" else "seq"
     found = await connection.exec_driver_sql(
-        f"SELECT EXISTS (SELECT FROM {table}_default WHERE shard = {shard} AND {column} >= {span[0]} AND {column} < {span[1]})"
+        f"SELECT EXISTS (SELECT FROM {table}_default"
+        f" WHERE shard = {shard} AND {column} >= {span[0]} AND {column} < {span[1]})"
     )
     return bool(found.scalar_one())
 
