@@ -1,0 +1,83 @@
+"""The one table of the types of event that are read: where each belongs, what it carries, how it is treated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from schemas.commands import (
+    AccountCloseV1,
+    AccountCreateV1,
+    AccountUpdateV1,
+    EntryPostV1,
+    EntryReverseV1,
+    PeriodCloseV1,
+    TenantCreateV1,
+)
+from schemas.disputes import DisputeLostV1, DisputeOpenedV1, DisputeReopenedV1, DisputeWonV1
+from schemas.fields import Wire
+from schemas.payments import PaymentCapturedV1
+from schemas.payouts import PayoutFailedV1, PayoutPaidV1
+from schemas.refunds import RefundFailedV1, RefundSucceededV1
+from schemas.transfers import TransferCreatedV1, TransferReversedV1
+
+Kind = Literal["fact", "request", "create"]
+
+NEVER_IN_FINGERPRINT = frozenset({"description", "metadata", "failure_code", "respond_by"})
+"""The fields that may differ between two deliveries of the same event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """What is known about one type of event.
+
+    Shape: `topic` is the short name; `needs_key`: it has no natural key, so `idempotencykey` is required.
+    """
+
+    name: str
+    topic: str
+    model: type[Wire]
+    kind: Kind
+    needs_key: bool = False
+
+    @property
+    def family(self) -> str:
+        """The type without its version."""
+        return family_of(self.name)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The value that a field has when it is left out, for the fields that have one."""
+        fields = self.model.model_fields.items()
+        return {name: field.default for name, field in fields if not field.is_required() and field.default is not None}
+
+
+def family_of(event_type: str) -> str:
+    """`payment.captured` for `payment.captured.v1`."""
+    return event_type.rpartition(".v")[0] or event_type
+
+
+_TYPES = (
+    EventType("payment.captured.v1", "payments", PaymentCapturedV1, "fact"),
+    EventType("refund.succeeded.v1", "refunds", RefundSucceededV1, "fact"),
+    EventType("refund.failed.v1", "refunds", RefundFailedV1, "fact"),
+    EventType("transfer.created.v1", "transfers", TransferCreatedV1, "fact"),
+    EventType("transfer.reversed.v1", "transfers", TransferReversedV1, "fact"),
+    EventType("payout.paid.v1", "payouts", PayoutPaidV1, "fact"),
+    EventType("payout.failed.v1", "payouts", PayoutFailedV1, "fact"),
+    EventType("dispute.opened.v1", "disputes", DisputeOpenedV1, "fact"),
+    EventType("dispute.won.v1", "disputes", DisputeWonV1, "fact"),
+    EventType("dispute.lost.v1", "disputes", DisputeLostV1, "fact"),
+    EventType("dispute.reopened.v1", "disputes", DisputeReopenedV1, "fact"),
+    EventType("account.create.v1", "commands", AccountCreateV1, "create"),
+    EventType("account.update.v1", "commands", AccountUpdateV1, "request", needs_key=True),
+    EventType("account.close.v1", "commands", AccountCloseV1, "request", needs_key=True),
+    EventType("entry.post.v1", "commands", EntryPostV1, "request", needs_key=True),
+    EventType("entry.reverse.v1", "commands", EntryReverseV1, "request"),
+    EventType("period.close.v1", "commands", PeriodCloseV1, "request", needs_key=True),
+    EventType("tenant.create.v1", "commands", TenantCreateV1, "create"),
+)
+
+EVENT_TYPES: Mapping[str, EventType] = MappingProxyType({event_type.name: event_type for event_type in _TYPES})
