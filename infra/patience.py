@@ -1,0 +1,49 @@
+"""Trying again: a wait that grows, and one log line per change of state instead of one per try."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+log = logging.getLogger(__name__)
+
+
+class Patience:
+    """What is tried again and again; `wait` after a fault, `over` after a success."""
+
+    def __init__(self, thing: str, *, seconds_first: float = 0.05, seconds_most: float = 5.0) -> None:
+        self._thing = thing
+        self._seconds_first = seconds_first
+        self._seconds_most = seconds_most
+        self._seconds = seconds_first
+        self._fault: str | None = None
+
+    async def wait(self, fault: str, stop: asyncio.Event | None = None) -> None:
+        """Say the fault if it is another than before, then wait, longer each time; `stop` ends the wait."""
+        if fault != self._fault:
+            log.warning("%s: %s; trying again", self._thing, fault)
+            self._fault = fault
+        # Spread out, so that many who wait for one thing don't come back in step.
+        seconds = self._seconds * random.uniform(0.75, 1.25)
+        self._seconds = min(self._seconds * 2, self._seconds_most)
+        await sleep_unless(stop, seconds)
+
+    def over(self) -> None:
+        """The thing works; say so if it was said that it didn't."""
+        if self._fault is not None:
+            log.info("%s: fine again", self._thing)
+        self._fault = None
+        self._seconds = self._seconds_first
+
+
+async def sleep_unless(stop: asyncio.Event | None, seconds: float) -> None:
+    """Sleep, or less if `stop` is set meanwhile."""
+    if stop is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
