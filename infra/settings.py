@@ -37,6 +37,7 @@ class Settings:
     group_id: str = "ledgerstream"
     client_id: str = ""
     stack: StackKind = "embedded"
+    data: str | None = None
     tenants: TenantsMode = "open"
     parking_patience: float = 86_400.0
     hold_expiry: float = 604_800.0
