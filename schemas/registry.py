@@ -1,4 +1,4 @@
-"""The one table of the types of event that are read: where each belongs, what it carries, how it is treated."""
+"""The tables of all types of event, in and out: where each belongs, what it carries, how it is treated."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ from schemas.commands import (
 )
 from schemas.disputes import DisputeLostV1, DisputeOpenedV1, DisputeReopenedV1, DisputeWonV1
 from schemas.fields import Wire
+from schemas.outputs import (
+    AuthorizationChangedV1,
+    AuthorizationDecidedV1,
+    BalanceChangedV1,
+    CommandAppliedV1,
+    EntryRecordedV1,
+    EventParkedV1,
+    EventRejectedV1,
+    LedgerSealedV1,
+    SubledgerRestatedV1,
+)
 from schemas.payments import PaymentCapturedV1
 from schemas.payouts import PayoutFailedV1, PayoutPaidV1
 from schemas.refunds import RefundFailedV1, RefundSucceededV1
@@ -81,3 +92,31 @@ _TYPES = (
 )
 
 EVENT_TYPES: Mapping[str, EventType] = MappingProxyType({event_type.name: event_type for event_type in _TYPES})
+
+
+# --- out ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OutputType:
+    """Where one type of output goes. Shape: `topic` is the short name, `key` a template of the record's key."""
+
+    name: str
+    topic: str
+    model: type[Wire]
+    key: str
+
+
+_AUTHORIZATION = "{provider}:{external_id}"
+_OUTPUT_TYPES = (
+    OutputType("balance.changed.v1", "balances", BalanceChangedV1, "{account_id}:{currency}"),
+    OutputType("entry.recorded.v1", "entries", EntryRecordedV1, "{tenantid}"),
+    OutputType("subledger.restated.v1", "entries", SubledgerRestatedV1, "{tenantid}"),
+    OutputType("authorization.decided.v1", "decisions", AuthorizationDecidedV1, _AUTHORIZATION),
+    OutputType("authorization.changed.v1", "decisions", AuthorizationChangedV1, _AUTHORIZATION),
+    OutputType("event.rejected.v1", "outcomes", EventRejectedV1, "{tenantid}"),
+    OutputType("event.parked.v1", "outcomes", EventParkedV1, "{tenantid}"),
+    OutputType("command.applied.v1", "outcomes", CommandAppliedV1, "{tenantid}"),
+    OutputType("ledger.sealed.v1", "seals", LedgerSealedV1, "{shard}"),
+)
+OUTPUT_TYPES: Mapping[str, OutputType] = MappingProxyType({output.name: output for output in _OUTPUT_TYPES})

@@ -1,0 +1,65 @@
+"""The codes that a refusal carries on the wire. Never rename one: subscribers match on them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+RejectionCode = Literal[
+    "idempotency_conflict",
+    "invalid_amount",
+    "amount_out_of_range",
+    "currency_mismatch",
+    "unknown_currency",
+    "tenant_exists",
+    "tenant_not_found",
+    "too_many_parked",
+    "account_not_found",
+    "account_exists",
+    "account_type_mismatch",
+    "account_frozen",
+    "account_closed",
+    "account_not_empty",
+    "account_in_cycle",
+    "entry_not_found",
+    "entry_not_reversible",
+    "effective_at_in_future",
+    "postings_not_balanced",
+    "too_few_postings",
+    "insufficient_balance",
+    "balance_over_ceiling",
+    "version_conflict",
+    "period_closed",
+    "payment_not_found",
+    "customer_mismatch",
+    "refund_exceeds_payment",
+    "refund_not_found",
+    "transfer_not_found",
+    "reversal_exceeds_transfer",
+    "payout_not_found",
+    "dispute_not_found",
+    "dispute_closed",
+    "dispute_amount_exceeded",
+    "hold_not_found",
+    "hold_not_pending",
+    "capture_exceeds_hold",
+    "authorization_not_found",
+    "expense_category_exists",
+    "expense_category_not_found",
+    "line_of_credit_exists",
+    "line_of_credit_not_found",
+    "subledger_exists",
+    "subledger_not_found",
+    "subledger_terminated",
+    "created_at_in_future",
+    "transaction_exists",
+    "transaction_not_found",
+    "transaction_deleted",
+    "unit_exists",
+    "unit_not_found",
+    "unit_in_use",
+    "price_not_found",
+]
+REJECTION_CODES: tuple[str, ...] = get_args(RejectionCode)
+
+DeadLetterCode = Literal["malformed", "unknown_type", "wrong_topic", "too_large", "unstorable"]
+DEAD_LETTER_CODES: tuple[str, ...] = get_args(DeadLetterCode)
