@@ -1,0 +1,92 @@
+"""A connection to read the ledger by: one snapshot, nothing written, times in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from infra.settings import Settings, SettingsError
+
+CONNECT_SECONDS_MAX = 10.0
+
+_SESSION = {
+    "application_name": "ledgerstream read",
+    "default_transaction_read_only": "on",
+    "timezone": "UTC",
+    # A reader that was cut off must not hold back vacuum for hours.
+    "idle_in_transaction_session_timeout": "600000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "10",
+    # Compiling takes longer than any of these reads.
+    "jit": "off",
+}
+_SCHEMA_MISSING = frozenset({"42P01", "42703", "3F000"})  # undefined table, column, schema
+_REFUSED = frozenset({"28000", "28P01", "3D000", "42501"})  # no such role, wrong password, no such database, no right
+
+
+class UnreachableError(SettingsError):
+    """The database can't be read; the message says which, why, and the way out."""
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[AsyncConnection]:
+    """One connection in a REPEATABLE READ, READ ONLY database transaction: all reads on it see one state.
+
+    Raises: UnreachableError when there is no connection to be had, or no ledger behind it; SettingsError.
+    """
+    engine = create_async_engine(
+        settings.asyncpg_dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
+        poolclass=NullPool,
+        isolation_level="REPEATABLE READ",
+        connect_args={"server_settings": _SESSION, "timeout": CONNECT_SECONDS_MAX},
+    )
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except (TimeoutError, DBAPIError, OSError) as error:
+        raise _ours(error, settings) or error from error
+    finally:
+        await engine.dispose()
+
+
+def _ours(error: Exception, settings: Settings) -> UnreachableError | None:
+    place = _place(settings)
+    state = sqlstate_of(error)
+    if state in _SCHEMA_MISSING:
+        return UnreachableError(
+            f"the database {place} has no ledger of this version; run `ledgerstream migrate`, "
+            "or point LEDGER_DATABASE_URL at the right one"
+        )
+    if state in _REFUSED:
+        return UnreachableError(f"the database {place} refused: {_reason(error)}; check LEDGER_DATABASE_URL")
+    if state is None or state.startswith(("08", "57P")) or state == "53300":
+        return UnreachableError(
+            f"the database {place} can't be reached: {_reason(error)}; check LEDGER_DATABASE_URL and that it is up"
+        )
+    return None
+
+
+def sqlstate_of(error: Exception) -> str | None:
+    """The SQLSTATE of a driver's error, wrapped by SQLAlchemy or not; None if Postgres never answered."""
+    original: Any = getattr(error, "orig", error)
+    return getattr(original, "sqlstate", None)
+
+
+def _reason(error: Exception) -> str:
+    original: Any = getattr(error, "orig", error)
+    cause: Any = getattr(original, "__cause__", None) or original
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {CONNECT_SECONDS_MAX:g} s"
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+
+
+def _place(settings: Settings) -> str:
+    """The address, without user and password."""
+    parts = urlsplit(settings.need_database_url())
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
