@@ -16,6 +16,7 @@ from infra.devstack.places import Progress, locked, make_directory
 
 KAFKA_VERSION = "4.3.0"
 _ATTEMPTS = 4
+_RETRY_SECONDS = 0.25  # doubled each time
 _TIMEOUT_SECONDS = (10, 60)  # to connect, between two pieces
 _PIECE_BYTES = 1 << 16
 
@@ -46,7 +47,13 @@ def pinned() -> list[Jar]:
     return [Jar(coordinate=coordinate, sha256=sha256, size_bytes=int(size)) for coordinate, sha256, size in rows]
 
 
-def fetch(cache: Path, *, progress: Progress, jars: Iterable[Jar] | None = None) -> Path:
+Download = Callable[[str], Iterable[bytes]]
+"""The bytes of a coordinate, piece by piece."""
+
+
+def fetch(
+    cache: Path, *, progress: Progress, jars: Iterable[Jar] | None = None, download: Download | None = None
+) -> Path:
     """The directory with every jar in it, each of them just checked; what lacks or differs is downloaded.
 
     Raises: StackError where a jar can't be had, or isn't the one that was pinned.
@@ -56,12 +63,11 @@ def fetch(cache: Path, *, progress: Progress, jars: Iterable[Jar] | None = None)
     with locked(folder / ".lock", seconds_max=900, progress=progress):
         lacking = [jar for jar in wanted if not jar.is_intact(folder / jar.file_name)]
         if lacking:
-            _download_all(lacking, folder, progress)
+            _download_all(lacking, folder, progress, download or _downloader())
     return folder
 
 
-def _download_all(jars: list[Jar], folder: Path, progress: Progress) -> None:
-    download = _downloader()
+def _download_all(jars: list[Jar], folder: Path, progress: Progress, download: Download) -> None:
     total, done, told = sum(jar.size_bytes for jar in jars), 0, 0
     progress(f"fetching Apache Kafka {KAFKA_VERSION}: {len(jars)} files, {total / 1e6:.0f} MB, once, into {folder}")
     # The largest first, so that they don't hold up the end.
@@ -78,7 +84,7 @@ def _download_all(jars: list[Jar], folder: Path, progress: Progress) -> None:
             raise
 
 
-def _download(jar: Jar, *, download: Callable[[str], Iterable[bytes]], folder: Path) -> Jar:
+def _download(jar: Jar, *, download: Download, folder: Path) -> Jar:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _download_once(jar, download, folder)
@@ -88,11 +94,11 @@ def _download(jar: Jar, *, download: Callable[[str], Iterable[bytes]], folder: P
                     f"{jar.coordinate} could not be fetched: {exc}; see to the network (HTTPS_PROXY is honoured) "
                     f"or the disk and run it again, what has arrived stays in {folder}"
                 ) from exc
-            time.sleep(0.5 * 2**attempt)
+            time.sleep(_RETRY_SECONDS * 2**attempt)
     raise AssertionError("unreachable")
 
 
-def _download_once(jar: Jar, download: Callable[[str], Iterable[bytes]], folder: Path) -> Jar:
+def _download_once(jar: Jar, download: Download, folder: Path) -> Jar:
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".partial-", delete=False) as sink:
         partial_file = Path(sink.name)
@@ -114,7 +120,7 @@ class _DownloadFailedError(Exception):
     pass
 
 
-def _downloader() -> Callable[[str], Iterable[bytes]]:
+def _downloader() -> Download:
     """The bytes of a coordinate, from the repository that the library knows.
 
     Its own `download` prints, never times out, writes in place and checks nothing: only its addresses serve us.
