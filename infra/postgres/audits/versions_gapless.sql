@@ -1,0 +1,24 @@
+-- Versions count from 1 without a gap per account and currency, one per event, and the balance has the last.
+WITH versions AS (
+    SELECT postings.shard, postings.account_id, postings.currency, postings.version,
+           min(entries.event_seq) AS event_seq, max(entries.event_seq) AS event_seq_last
+    FROM postings
+    JOIN entries USING (shard, seq)
+    GROUP BY postings.shard, postings.account_id, postings.currency, postings.version
+), ordered AS (
+    SELECT *,
+           lag(version, 1, 0::bigint) OVER (PARTITION BY shard, account_id, currency ORDER BY event_seq) AS version_before,
+           max(version) OVER (PARTITION BY shard, account_id, currency) AS version_last
+    FROM versions
+)
+SELECT shard,
+       accounts.tenant_id,
+       format('account %s in %s: version %s at seq %s follows version %s and the balance has version %s',
+           COALESCE(accounts.name, account_id::text), currency, ordered.version, ordered.event_seq,
+           ordered.version_before, balances.version) AS fault
+FROM ordered
+LEFT JOIN balances USING (shard, account_id, currency)
+LEFT JOIN accounts USING (shard, account_id)
+WHERE ordered.version <> ordered.version_before + 1
+   OR ordered.event_seq <> ordered.event_seq_last
+   OR (ordered.version = ordered.version_last AND balances.version <> ordered.version)

@@ -1,0 +1,64 @@
+"""Prove the books: every rule that must hold between rows, each checked over all of them, in one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypedDict
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.postgres.queries_places import find_shard
+
+_AUDITS = Path(__file__).parent / "audits"
+FAULTS_SHOWN = 3
+
+
+class Check(TypedDict):
+    """One audit: `rows` is how many rows break it, `detail` names the first few, or what the audit holds."""
+
+    check: str
+    ok: bool
+    rows: int
+    detail: str
+
+
+# An audit gives a row (shard, tenant_id, fault) for each fault; tenant_id is null where a whole shard is concerned.
+_BEFORE = "SELECT fault, count(*) OVER () AS faults FROM ("
+_AFTER = """) AS audit
+WHERE CAST(:tenant_id AS text) IS NULL
+   OR (audit.shard = :shard AND COALESCE(audit.tenant_id, :tenant_id) = :tenant_id)
+ORDER BY audit.shard, audit.fault
+LIMIT :shown"""
+
+
+def audit_names() -> list[str]:
+    """The audits there are, by name."""
+    return sorted(path.stem for path in _AUDITS.glob("*.sql"))
+
+
+async def verify(connection: AsyncConnection, tenant_id: str | None = None) -> AsyncIterator[Check]:
+    """Run every audit, over all tenants or one and what its shard has in common, and say what each found.
+
+    Shape: one check per audit, as they end. Raises: NotFound for an unknown tenant.
+    """
+    shard = None if tenant_id is None else await find_shard(connection, tenant_id)
+    for name in audit_names():
+        yield await _run(connection, name, tenant_id, shard)
+
+
+async def _run(connection: AsyncConnection, name: str, tenant_id: str | None, shard: int | None) -> Check:
+    audit = (_AUDITS / f"{name}.sql").read_text()
+    promise = " ".join(line[3:] for line in audit.splitlines() if line.startswith("-- "))
+    found = await connection.execute(
+        text(_BEFORE + audit + _AFTER), {"tenant_id": tenant_id, "shard": shard, "shown": FAULTS_SHOWN}
+    )
+    faults = found.all()
+    rows = faults[0].faults if faults else 0
+    return {
+        "check": name,
+        "ok": not faults,
+        "rows": rows,
+        "detail": "; ".join(row.fault for row in faults) + (" …" if rows > FAULTS_SHOWN else "") or promise,
+    }
