@@ -1,0 +1,220 @@
+"""The relay: publishes each shard's outbox, in order, each output once to every read_committed subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from infra.kafka.connection import check_libraries
+from infra.kafka.outbox_reader import OutboxReader
+from infra.kafka.producer import TransactionalProducer
+from infra.kafka.relay_cursor import RelayedHints, cursor_of
+from infra.kafka.relay_lease import RelayLease
+from infra.kafka.seals import Seal, read_last_seal
+from infra.kafka.transactions import ShardStoppedError
+from infra.kafka.wakeups import RelayWakeups
+from infra.patience import Patience, sleep_unless
+from infra.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# How often a relay looks whether its share of the shards has changed.
+SHARE_SECONDS = 1.0
+# How often a stopped shard looks whether it was mended.
+STOPPED_SECONDS = 30.0
+POOL_MAX = 4
+
+POSTGRES_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+async def run_relay(
+    settings: Settings,
+    *,
+    pool: asyncpg.Pool | None = None,
+    wakeups: RelayWakeups | None = None,
+    shards: Iterable[int] | None = None,
+    stop: asyncio.Event,
+) -> None:
+    """Relay our share of these shards (all of the ledger's by default) until `stop` is set.
+
+    Without a pool it makes a small one of its own. The topics must be there: `ensure_topics`.
+    Survives the loss of Kafka and Postgres; a shard whose stream and books don't fit stops alone.
+    """
+    check_libraries()
+    wanted = sorted(range(settings.shards) if shards is None else set(shards))
+    wakeups = wakeups or RelayWakeups()
+    patience = Patience("the relay")
+    while not stop.is_set():
+        try:
+            async with _pool_of(settings, pool) as reading:
+                lease = await RelayLease.connect(settings, wanted, wakeups)
+                patience.over()
+                try:
+                    await _Shift(settings, reading, wakeups, lease).run(stop)
+                finally:
+                    await lease.close()
+        except POSTGRES_FAULTS as fault:
+            await patience.wait(f"Postgres is away ({fault!r})", stop)
+
+
+@asynccontextmanager
+async def _pool_of(settings: Settings, pool: asyncpg.Pool | None) -> AsyncIterator[asyncpg.Pool]:
+    if pool is not None:
+        yield pool
+        return
+
+    async def keep_as_it_is(_connection: asyncpg.Connection) -> None:
+        """Nothing that we do leaves anything behind; asyncpg's own reset takes a round trip after each query."""
+
+    own = await asyncpg.create_pool(
+        settings.asyncpg_dsn,
+        min_size=1,
+        max_size=POOL_MAX,
+        reset=keep_as_it_is,
+        server_settings={"application_name": "ledgerstream relay"},
+    )
+    try:
+        yield own
+    finally:
+        own.terminate()
+
+
+class _Shift:
+    """One session's work: its share of the shards, a task for each."""
+
+    def __init__(self, settings: Settings, pool: asyncpg.Pool, wakeups: RelayWakeups, lease: RelayLease) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._wakeups = wakeups
+        self._lease = lease
+        self._hints = RelayedHints(pool)
+        self._relays: dict[int, tuple[ShardRelay, asyncio.Task[None]]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`, or until the session and with it our locks are lost. Raises: asyncpg's errors."""
+        hints = asyncio.create_task(self._hints.run())
+        try:
+            while not stop.is_set() and not self._lease.lost.is_set():
+                await self._balance()
+                await _any_of(SHARE_SECONDS, stop, self._lease.lost)
+            if self._lease.lost.is_set():
+                raise ConnectionError("the relay's session has ended")
+        finally:
+            await asyncio.gather(*(self._end(shard) for shard in list(self._relays)), return_exceptions=True)
+            hints.cancel()
+            await asyncio.gather(hints, self._hints.write(), return_exceptions=True)
+
+    async def _balance(self) -> None:
+        share = await self._lease.share()
+        for shard in sorted(self._lease.held, reverse=True)[: max(0, len(self._lease.held) - share)]:
+            await self._end(shard)
+            await self._lease.give_back(shard)
+        for shard in await self._lease.take(share):
+            relay = ShardRelay(self._settings, self._pool, self._wakeups, self._hints, self._lease.ledger_id, shard)
+            self._relays[shard] = relay, asyncio.create_task(relay.run(), name=f"relay of shard {shard}")
+        for shard, (_, task) in self._relays.items():
+            if task.done():
+                raise RuntimeError(f"the relay of shard {shard} ended by itself") from task.exception()
+
+    async def _end(self, shard: int) -> None:
+        """Let the transaction under way end; cut it off if it doesn't."""
+        relay, task = self._relays.pop(shard)
+        relay.leave.set()
+        self._wakeups.notify(shard)
+        await asyncio.wait({task}, timeout=2.0)
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("the relay of shard %d failed", shard, exc_info=fault)
+
+
+class ShardRelay:
+    """Publishes one shard's outbox from its last seal on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: asyncpg.Pool,
+        wakeups: RelayWakeups,
+        hints: RelayedHints,
+        ledger_id: UUID,
+        shard: int,
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._wakeup = wakeups.of(shard)
+        self._hints = hints
+        self._shard = shard
+        self._transactional_id = f"{ledger_id}.{shard}"
+        self._patience = Patience(f"the relay of shard {shard}")
+        self.leave = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until `leave` is set. After any doubt: a new producer, and the seal read again."""
+        stopped: str | None = None
+        while not self.leave.is_set():
+            try:
+                await self._relay_until_doubt()
+            except ShardStoppedError as fault:
+                if str(fault) != stopped:
+                    log.error("%s", fault)
+                stopped = str(fault)
+                await sleep_unless(self.leave, STOPPED_SECONDS)
+            except Exception as fault:
+                # Whatever it was, the way on is the same, and no other shard has to stop for it.
+                if not isinstance(fault, (*POSTGRES_FAULTS, KafkaError)):
+                    log.exception("the relay of shard %d met something unforeseen", self._shard)
+                await self._patience.wait(f"in doubt ({fault!r}), starts again from its last seal", self.leave)
+
+    async def _relay_until_doubt(self) -> None:
+        producer = TransactionalProducer(self._settings, self._transactional_id)
+        try:
+            # It fences the producer before it: only then the last seal stays the last.
+            await producer.start()
+            seal = await self._last_seal()
+            cursor = await cursor_of(self._settings, self._pool, self._shard, seal)
+            self._patience.over()
+            if seal is not None:
+                self._hints.set(self._shard, cursor)
+            await self._publish_from(producer, cursor)
+        finally:
+            await producer.discard()
+
+    async def _last_seal(self) -> Seal | None:
+        try:
+            return await read_last_seal(self._settings, self._shard)
+        except ValueError as fault:
+            raise ShardStoppedError(
+                f"shard {self._shard}: {self._settings.topic('seals')}[{self._shard}] has a record that is {fault}; "
+                "nobody but the relay may write there: run `ledgerstream recover`"
+            ) from fault
+
+    async def _publish_from(self, producer: TransactionalProducer, cursor: int) -> None:
+        reader = OutboxReader(
+            self._settings, self._pool, shard=self._shard, cursor=cursor, wakeup=self._wakeup, leave=self.leave
+        )
+        upcoming = asyncio.create_task(reader.next())
+        try:
+            while (transaction := await upcoming) is not None:
+                # The next one is read and packed while this one is under way.
+                upcoming = asyncio.create_task(reader.next())
+                await producer.publish(transaction.batches)
+                self._hints.set(self._shard, transaction.seq_last)
+                await producer.next_epoch()
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+
+
+async def _any_of(seconds: float, *events: asyncio.Event) -> None:
+    """Return when one of these events is set, or after so many seconds."""
+    waiting = {asyncio.create_task(event.wait()) for event in events}
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
