@@ -25,6 +25,7 @@ _JVM_FLAGS = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS'Z'",
 )  # fmt: skip
+# After a crash the controller waits for the session of the broker that died: with its default, 9 seconds.
 _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -43,6 +44,8 @@ transaction.state.log.num.partitions=4
 transaction.state.log.segment.bytes=16777216
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 num.network.threads=2
 num.io.threads=4
