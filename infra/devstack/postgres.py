@@ -116,7 +116,7 @@ def _start_once(data: Path, place: Path, binaries: Path, choices: Choices, user:
     process = processes.start(command, user=user, cwd=place, log=log, what=_WHAT)
     try:
         processes.await_ready(
-            process, ready=lambda: _is_ready(cluster), seconds_max=_START_SECONDS, log=log, what=_WHAT
+            process, ready=lambda: _is_ready(cluster, process.pid), seconds_max=_START_SECONDS, log=log, what=_WHAT
         )
     except StackError as exc:
         said = log.read_bytes()[log_start:].decode(errors="replace")
@@ -124,12 +124,12 @@ def _start_once(data: Path, place: Path, binaries: Path, choices: Choices, user:
     return process.pid
 
 
-def _is_ready(cluster: Path) -> bool:
+def _is_ready(cluster: Path, pid: int) -> bool:
     try:
         lines = (cluster / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return False
-    return len(lines) >= 8 and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def _socket_directory(place: Path) -> str:

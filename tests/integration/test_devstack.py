@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -27,6 +27,7 @@ from infra.devstack import (
     status,
     up,
 )
+from infra.devstack.processes import unprivileged_user
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +166,14 @@ async def test_one_crash_leaves_the_other_server_alone(data: Path, running: Runn
 
 def test_a_pid_file_left_by_a_crash_is_not_believed(data: Path, running: RunningStack) -> None:
     kill_postgres(data)
-    # By now the pid belongs to somebody else: to this very test.
-    pid_file = (data / "postgres").resolve() / "cluster" / "postmaster.pid"
-    pid_file.write_text(pid_file.read_text().replace(str(running.pids["postgres"]), str(os.getpid()), 1))
-    assert up(data).pids["postgres"] not in (running.pids["postgres"], os.getpid())
+    # By now the pid belongs to another process of the same user.
+    user = unprivileged_user()
+    with subprocess.Popen(["sleep", "100"], user=user.uid if user else None) as stranger:
+        pid_file = (data / "postgres").resolve() / "cluster" / "postmaster.pid"
+        pid_file.write_text(pid_file.read_text().replace(str(running.pids["postgres"]), str(stranger.pid), 1))
+        again = up(data)
+        stranger.kill()
+    assert again.pids["postgres"] not in (running.pids["postgres"], stranger.pid)
 
 
 def test_a_port_that_was_taken_meanwhile_is_chosen_anew(data: Path, running: RunningStack) -> None:
