@@ -60,6 +60,9 @@ def _input(name: str, description: str) -> Topic:
 
 def _output(name: str, description: str, key: str, **config: str) -> Topic:
     settings = {"cleanup.policy": "delete", "max.message.bytes": str(2 * MEBIBYTE), "retention.ms": str(30 * _DAY_MS)}
+    # A record's time is that of its row, which never goes back: after a clock that ran an hour ahead the broker would
+    # refuse the shard's outputs until time has caught up.
+    settings["message.timestamp.after.max.ms"] = str(2**63 - 1)
     settings |= {option.replace("_", "."): value for option, value in config.items()}
     return Topic(name, "out", description, key, MappingProxyType(settings))
 

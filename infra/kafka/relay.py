@@ -179,7 +179,6 @@ class ShardRelay:
             await producer.start()
             seal = await self._last_seal()
             cursor = await cursor_of(self._settings, self._pool, self._shard, seal)
-            self._patience.over()
             if seal is not None:
                 self._hints.set(self._shard, cursor)
             await self._publish_from(producer, cursor)
@@ -201,12 +200,16 @@ class ShardRelay:
         )
         upcoming = asyncio.create_task(reader.next())
         try:
+            await asyncio.wait({upcoming}, timeout=self._settings.relay_poll_seconds)
+            if not upcoming.done():
+                self._patience.over()
             while (transaction := await upcoming) is not None:
                 # The next one is read and packed while this one is under way.
                 upcoming = asyncio.create_task(reader.next())
                 await producer.publish(transaction.batches)
                 self._hints.set(self._shard, transaction.seq_last)
                 await producer.next_epoch()
+                self._patience.over()
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)

@@ -16,28 +16,11 @@ from infra.kafka.connection import client_arguments
 from infra.kafka.requests import MetadataWithIds
 from infra.patience import Patience
 from infra.settings import Settings, SettingsError
+from schemas.topics import TOPICS
 
 REQUEST_SECONDS = 10.0
 
 _NO_ERROR, _UNKNOWN_TOPIC, _NO_LEADER, _NOT_AUTHORIZED, _EXISTS = 0, 3, 5, 29, 36
-
-# Until schemas.topics is there.
-_INPUT = {"compression.type": "uncompressed", "max.message.bytes": "2097152", "retention.ms": "604800000"}
-_OUTPUT = {"retention.ms": "604800000"}
-TOPICS: Mapping[str, Mapping[str, str]] = {
-    "payments": _INPUT,
-    "refunds": _INPUT,
-    "transfers": _INPUT,
-    "payouts": _INPUT,
-    "disputes": _INPUT,
-    "commands": _INPUT,
-    "balances": {"cleanup.policy": "compact"},
-    "entries": _OUTPUT,
-    "decisions": _OUTPUT,
-    "outcomes": _OUTPUT,
-    "seals": {"retention.ms": "-1"},
-    "dead-letters": {"max.message.bytes": "4194304", "retention.ms": "-1"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +108,7 @@ async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, UUID]
 
 async def _create(settings: Settings, names: list[str]) -> str | None:
     """Make these topics; None, or why one of them couldn't be made."""
-    configs = {settings.topic(name): dict(config) for name, config in TOPICS.items()}
+    configs = {settings.topic(name): dict(topic.config) for name, topic in TOPICS.items()}
     replication = settings.kafka_replication_factor
     wanted = [NewTopic(name, settings.shards, replication, topic_configs=configs[name]) for name in names]
     admin = AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=int(REQUEST_SECONDS * 1000))

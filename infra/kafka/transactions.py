@@ -95,12 +95,7 @@ class Transaction:
             timestamp=int(self.last.recorded_at.timestamp() * 1000),
             key=b"%d" % self.shard,
             value=encode_seal(seal, self.last.recorded_at),
-            headers=[
-                _CONTENT_TYPE,
-                ("ce_type", SEAL_TYPE.encode()),
-                ("ledger-epoch", b"%d" % self.epoch),
-                ("ledger-shard", b"%d" % self.shard),
-            ],
+            headers=[_CONTENT_TYPE, ("ce_type", SEAL_TYPE.encode())],
         )
         self.batches[self.settings.topic("seals"), self.shard] = [batch]
 
