@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from schemas.fields import (
     BIGINT_MAX,
@@ -22,18 +23,31 @@ from schemas.fields import (
     Wire,
 )
 
+_SHAPE = (
+    "Natural amounts in minor units: an object of them by currency, or a plain integer for an account with a currency."
+)
 AccountType = Literal["asset", "liability", "equity", "revenue", "expense"]
+
+
+def _plain_limit_with_currency(name: str) -> JsonDict:
+    return {"if": {"properties": {name: {"type": "integer"}}, "required": [name]}, "then": {"required": ["currency"]}}
 
 
 class AccountCreateV1(Wire):
     """Open an account."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [_plain_limit_with_currency("floor"), _plain_limit_with_currency("ceiling")]}
+    )
+
     name: AccountName
     type: AccountType
     currency: Annotated[Maybe[Currency], Field(description="An account with a currency holds that unit only.")] = None
     parent: Annotated[Maybe[AccountName], Field(description="The account under which it is shown in reports.")] = None
-    floor: Annotated[Maybe[Limit], Field(description="What the available balance may not fall below.")] = None
-    ceiling: Annotated[Maybe[Limit], Field(description="What the natural posted balance may not rise above.")] = None
+    floor: Annotated[Maybe[Limit], Field(description=f"What the available balance may not fall below. {_SHAPE}")] = None
+    ceiling: Annotated[
+        Maybe[Limit], Field(description=f"What the natural posted balance may not rise above. {_SHAPE}")
+    ] = None
     description: Maybe[Description] = None
     metadata: Maybe[Metadata] = None
 
@@ -51,9 +65,13 @@ class AccountUpdateV1(Wire):
     """
 
     name: AccountName
-    parent: AccountName | None = None
-    floor: Limit | None = None
-    ceiling: Limit | None = None
+    parent: Annotated[AccountName | None, Field(description="Null: none any more.")] = None
+    floor: Annotated[Limit | None, Field(description=f"In place of the one it had; null: none any more. {_SHAPE}")] = (
+        None
+    )
+    ceiling: Annotated[
+        Limit | None, Field(description=f"In place of the one it had; null: none any more. {_SHAPE}")
+    ] = None
     status: Annotated[
         Maybe[Literal["active", "frozen"]], Field(description="A frozen account refuses requests, never facts.")
     ] = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from schemas.fields import TIME_PATTERN, Id, Instant, TenantId, Wire, parse_instant
+from schemas.fields import TIME_PATTERN, Id, Instant, Maybe, TenantId, Wire, parse_instant
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/cloudevents+json"
@@ -33,7 +33,7 @@ class Envelope(BaseModel):
     idempotencykey: Annotated[Id | None, Field(description="A key of the publisher's own for the same event.")] = None
     traceparent: Annotated[
         Any,
-        WithJsonSchema({"type": "string"}),
+        WithJsonSchema({}),
         Field(description="W3C trace context, carried through to every output; a malformed one is ignored."),
     ] = None
     data: Annotated[Any, WithJsonSchema({"type": "object"})]
@@ -43,7 +43,7 @@ ATTRIBUTES = frozenset(Envelope.model_fields) - {"data"}
 
 
 class OutputEnvelope(Wire):
-    """What is said about an output around its data. What is absent is left out."""
+    """What the ledger says about an output around its data. What is absent is left out."""
 
     specversion: Literal["1.0"]
     id: Annotated[
@@ -52,6 +52,9 @@ class OutputEnvelope(Wire):
     source: Literal["ledgerstream"]
     type: Id
     time: Annotated[Instant, Field(description="When the ledger recorded it.")]
-    tenantid: TenantId
-    traceparent: Annotated[str, Field(pattern=TRACEPARENT_PATTERN, description="Of its cause, unchanged.")] = ""
-    datacontenttype: Literal["application/json"] = "application/json"
+    tenantid: Annotated[Maybe[TenantId], Field(description="On all but seals.")] = None
+    traceparent: Annotated[
+        Maybe[str], Field(pattern=TRACEPARENT_PATTERN, description="W3C trace context of its cause, unchanged.")
+    ] = None
+    datacontenttype: Maybe[Literal["application/json"]] = None
+    data: Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]

@@ -78,21 +78,28 @@ SignedAmount = Annotated[
     Integer, Field(description="Minor units of `currency`, debit positive, credit negative, not 0. A JSON integer.")
 ]
 Fees = Annotated[Integer, Field(description="Minor units of `currency`, 0 or more.")]
+_INTEGER_SCHEMA: dict[str, Any] = {"type": "integer", "minimum": -INTEGER_MAX, "maximum": INTEGER_MAX}
+_CURRENCY_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 64, "pattern": NO_CONTROL_CHARACTERS}
 Limit = Annotated[
     Integer | dict[Currency, Integer],
-    Field(
-        description="Natural amounts in minor units: an object with one for each currency, or, where the account has a "
-        "`currency`, a plain integer."
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _INTEGER_SCHEMA,
+                {"type": "object", "propertyNames": _CURRENCY_SCHEMA, "additionalProperties": _INTEGER_SCHEMA},
+            ],
+        }
     ),
 ]
 
 # --- times ----------------------------------------------------------------------------------------------------------
 
-TIME_PATTERN = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
-)
-DATE_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+# A day more at either end than is read: an offset can bring it back in. The calendar and the clock have the last word.
+_YEAR = r"(19(69|[7-9][0-9])|2(0[0-9]{2}|1[0-9]{2}|200))"
+_MONTH_AND_DAY = r"-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_HOUR = r"([01][0-9]|2[0-3])"
+TIME_PATTERN = rf"^{_YEAR}{_MONTH_AND_DAY}[Tt]{_HOUR}:[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]{_HOUR}:[0-5][0-9])$"
+DATE_PATTERN = rf"^(19[7-9][0-9]|2[01][0-9]{{2}}){_MONTH_AND_DAY}$"
 _is_time = re.compile(TIME_PATTERN.replace("$", r"\Z")).match
 _is_date = re.compile(DATE_PATTERN.replace("$", r"\Z")).match
 FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
@@ -105,7 +112,7 @@ def parse_instant(value: object) -> datetime:
     Raises: ValueError, for everything else: epoch seconds, a space for the T, a leap second, 24:00.
     """
     if not isinstance(value, str) or not _is_time(value):
-        raise ValueError("is not an RFC 3339 time with an offset, like 2026-03-01T09:30:00Z")
+        raise ValueError("is not an RFC 3339 time with an offset, from 1970 to 2199, like 2026-03-01T09:30:00Z")
     try:
         instant = datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
@@ -118,14 +125,11 @@ def parse_instant(value: object) -> datetime:
 def parse_day(value: object) -> date:
     """Read a date like 2026-03-31, 1970 to 2199. Raises: ValueError, for everything else."""
     if not isinstance(value, str) or not _is_date(value):
-        raise ValueError("is not a date like 2026-03-31")
+        raise ValueError("is not a date from 1970 to 2199, like 2026-03-31")
     try:
-        day = date.fromisoformat(value)
+        return date.fromisoformat(value)
     except ValueError as error:
         raise ValueError("is not on the calendar") from error
-    if not 1970 <= day.year <= 2199:
-        raise ValueError("is not between 1970 and 2199")
-    return day
 
 
 Instant = Annotated[
@@ -179,24 +183,12 @@ def _check_finite(number: float) -> None:
         raise ValueError("has a number that is not finite")
 
 
-_METADATA_VALUE: dict[str, Any] = {
-    "anyOf": [
-        {"type": ["number", "boolean", "null"]},
-        {"type": "string", "maxLength": METADATA_TEXT_MAX, "pattern": NO_NUL},
-        {"type": "array"},
-        {"type": "object", "maxProperties": METADATA_KEYS_MAX},
-    ]
+METADATA_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "The publisher's own: at most 16 KiB of JSON, 64 keys in an object, texts of 1,024 characters.",
+    "maxProperties": METADATA_KEYS_MAX,
+    "propertyNames": {"maxLength": METADATA_TEXT_MAX, "pattern": NO_NUL},
 }
-Metadata = Annotated[
-    dict[str, Any],
-    AfterValidator(check_metadata),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "description": "The publisher's own: at most 16 KiB of JSON, 64 keys, texts of 1,024 characters.",
-            "maxProperties": METADATA_KEYS_MAX,
-            "propertyNames": {"maxLength": METADATA_TEXT_MAX, "pattern": NO_NUL},
-            "additionalProperties": _METADATA_VALUE,
-        }
-    ),
-]
+"""What JSON Schema can say of metadata; the generator adds that the values inside are bounded in the same way."""
+
+Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata), WithJsonSchema(METADATA_SCHEMA)]

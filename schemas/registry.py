@@ -44,14 +44,20 @@ NEVER_IN_FINGERPRINT = frozenset({"description", "metadata", "failure_code", "re
 class EventType:
     """What is known about one type of event.
 
-    Shape: `topic` is the short name; `needs_key`: it has no natural key, so `idempotencykey` is required.
+    Shape: `topic` is the short name; `natural_key` says, for people, what makes two of them the same. Without one,
+    `idempotencykey` is required.
     """
 
     name: str
     topic: str
     model: type[Wire]
     kind: Kind
-    needs_key: bool = False
+    natural_key: str | None = None
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a publisher must give an `idempotencykey`."""
+        return self.natural_key is None
 
     @property
     def family(self) -> str:
@@ -71,24 +77,28 @@ def family_of(event_type: str) -> str:
 
 
 _TYPES = (
-    EventType("payment.captured.v1", "payments", PaymentCapturedV1, "fact"),
-    EventType("refund.succeeded.v1", "refunds", RefundSucceededV1, "fact"),
-    EventType("refund.failed.v1", "refunds", RefundFailedV1, "fact"),
-    EventType("transfer.created.v1", "transfers", TransferCreatedV1, "fact"),
-    EventType("transfer.reversed.v1", "transfers", TransferReversedV1, "fact"),
-    EventType("payout.paid.v1", "payouts", PayoutPaidV1, "fact"),
-    EventType("payout.failed.v1", "payouts", PayoutFailedV1, "fact"),
-    EventType("dispute.opened.v1", "disputes", DisputeOpenedV1, "fact"),
-    EventType("dispute.won.v1", "disputes", DisputeWonV1, "fact"),
-    EventType("dispute.lost.v1", "disputes", DisputeLostV1, "fact"),
-    EventType("dispute.reopened.v1", "disputes", DisputeReopenedV1, "fact"),
-    EventType("account.create.v1", "commands", AccountCreateV1, "create"),
-    EventType("account.update.v1", "commands", AccountUpdateV1, "request", needs_key=True),
-    EventType("account.close.v1", "commands", AccountCloseV1, "request", needs_key=True),
-    EventType("entry.post.v1", "commands", EntryPostV1, "request", needs_key=True),
-    EventType("entry.reverse.v1", "commands", EntryReverseV1, "request"),
-    EventType("period.close.v1", "commands", PeriodCloseV1, "request", needs_key=True),
-    EventType("tenant.create.v1", "commands", TenantCreateV1, "create"),
+    EventType("payment.captured.v1", "payments", PaymentCapturedV1, "fact", "payment:{payment_id}:{capture_id}"),
+    EventType("refund.succeeded.v1", "refunds", RefundSucceededV1, "fact", "refund:{refund_id}"),
+    EventType("refund.failed.v1", "refunds", RefundFailedV1, "fact", "refund_failed:{refund_id}"),
+    EventType("transfer.created.v1", "transfers", TransferCreatedV1, "fact", "transfer:{transfer_id}"),
+    EventType(
+        "transfer.reversed.v1", "transfers", TransferReversedV1, "fact", "transfer_reversed:{transfer_id}:{reversal_id}"
+    ),
+    EventType("payout.paid.v1", "payouts", PayoutPaidV1, "fact", "payout:{payout_id}"),
+    EventType("payout.failed.v1", "payouts", PayoutFailedV1, "fact", "payout_failed:{payout_id}"),
+    EventType("dispute.opened.v1", "disputes", DisputeOpenedV1, "fact", "dispute:{dispute_id}"),
+    EventType("dispute.won.v1", "disputes", DisputeWonV1, "fact", "dispute_won:{dispute_id}:{outcome_id}"),
+    EventType("dispute.lost.v1", "disputes", DisputeLostV1, "fact", "dispute_lost:{dispute_id}:{outcome_id}"),
+    EventType(
+        "dispute.reopened.v1", "disputes", DisputeReopenedV1, "fact", "dispute_reopened:{dispute_id}:{reopening_id}"
+    ),
+    EventType("account.create.v1", "commands", AccountCreateV1, "create", "account:{name}"),
+    EventType("account.update.v1", "commands", AccountUpdateV1, "request"),
+    EventType("account.close.v1", "commands", AccountCloseV1, "request"),
+    EventType("entry.post.v1", "commands", EntryPostV1, "request"),
+    EventType("entry.reverse.v1", "commands", EntryReverseV1, "request", "reverse:{entry_id}"),
+    EventType("period.close.v1", "commands", PeriodCloseV1, "request"),
+    EventType("tenant.create.v1", "commands", TenantCreateV1, "create", "tenant:{tenantid}"),
 )
 
 EVENT_TYPES: Mapping[str, EventType] = MappingProxyType({event_type.name: event_type for event_type in _TYPES})

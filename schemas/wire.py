@@ -12,10 +12,10 @@ import jiter
 from pydantic import ValidationError
 
 from schemas import canonical
-from schemas.envelope import ATTRIBUTES, CONTENT_TYPE, TRACEPARENT_PATTERN, Envelope
+from schemas.envelope import ATTRIBUTES, CONTENT_TYPE, TRACEPARENT_PATTERN, Envelope, OutputEnvelope
 from schemas.fields import Wire
 from schemas.fingerprint import Fingerprinter
-from schemas.registry import EVENT_TYPES, EventType
+from schemas.registry import EVENT_TYPES, OUTPUT_TYPES, EventType
 
 VALUE_BYTES_MAX = 1024 * 1024
 NESTING_MAX = 64
@@ -80,6 +80,13 @@ def read_journal(event_type: str, data_json: bytes) -> Wire:
     return EVENT_TYPES[event_type].model.model_validate(jiter.from_json(data_json))
 
 
+def read_output(value: bytes) -> tuple[OutputEnvelope, Wire]:
+    """Read one of our own outputs, as a subscriber that trusts nothing. Raises: ValueError, KeyError for its type."""
+    document = jiter.from_json(value, allow_inf_nan=False, catch_duplicate_keys=True)
+    envelope = OutputEnvelope.model_validate(document)
+    return envelope, OUTPUT_TYPES[envelope.type].model.model_validate(envelope.data)
+
+
 def _read(value: bytes | None, headers: Headers, topic: str) -> WireEvent:
     if value is None:
         raise _UnreadableError("the value is null; events on this topic are never deleted by a tombstone")
@@ -105,7 +112,7 @@ def _event(envelope: Envelope, event_type: EventType, fingerprinter: Fingerprint
     data = envelope.data
     if not isinstance(data, dict):
         raise _UnreadableError("data: is not a JSON object")
-    if event_type.needs_key and envelope.idempotencykey is None:
+    if envelope.idempotencykey is None and event_type.needs_key:
         raise _UnreadableError(f"idempotencykey: is missing; {event_type.name} needs one, it has no other key")
     try:
         model = event_type.model.__pydantic_validator__.validate_python(data)
