@@ -10,7 +10,7 @@ from uuid import UUID
 
 from domain.accounts import Account
 from domain.books import Books
-from domain.events import Applied, Command, Entry, Event, Outcome, Rejected
+from domain.events import Applied, Command, Event, Outcome, Rejected
 from domain.ids import EntryId
 from domain.keys import Key, natural_key
 from domain.money import AMOUNT_MAX
@@ -75,17 +75,21 @@ class EntryReverse(Command):
 
     fact = False
 
-    entry_id: UUID
+    entry_id: str
+    """As given: what is no UUID names no entry."""
     description: str | None = None
 
     def natural_key(self, tenant_id: str) -> Key:
-        return natural_key(tenant_id, "reverse", str(self.entry_id))
+        return natural_key(tenant_id, "reverse", self.entry_id)
 
     def needs(self, tenant_id: str, needs: Needs) -> None:
-        needs.entries.add(self.entry_id)
+        uuid = _uuid(self.entry_id)
+        if uuid is not None:
+            needs.entries.add(uuid)
 
     def decide(self, event: Event, books: Books) -> Outcome:
-        tenant_id, entry = books.entries.get(EntryId(self.entry_id), (None, None))
+        uuid = _uuid(self.entry_id)
+        tenant_id, entry = (None, None) if uuid is None else books.entries.get(EntryId(uuid), (None, None))
         if entry is None or tenant_id != event.tenant_id:
             return Rejected(RejectionCode.ENTRY_NOT_FOUND, f"there is no entry {self.entry_id}")
         if entry.kind != "posted":
@@ -97,6 +101,13 @@ class EntryReverse(Command):
         draft = Draft("reversal", entry.references, self.description, None, reverses=entry.entry_id)
         legs = [(posting.account, posting.currency, -posting.amount) for posting in entry.postings]
         return _post_on_request(event, books, draft, legs, event.occurred_at, ())
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _refuse_legs(postings: Sequence[RequestedPosting]) -> Rejected | None:
@@ -195,8 +206,3 @@ def _first_refusal(
         if code in found:
             return Rejected(code, found[code])
     return None
-
-
-def loaded_entry(entry_id: EntryId, seq: int, kind: str, effective_at: datetime, references: dict[str, str]) -> Entry:
-    """An entry as the journal has it; its postings are added by whoever loads them."""
-    return Entry(entry_id, seq, kind, [], effective_at, effective_at, references)

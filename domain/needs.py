@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from domain.ids import AccountId
 from domain.keys import Key
 
 
@@ -16,6 +17,7 @@ class Needs:
     """(tenant, name)"""
     ancestors_of: set[tuple[str, str]] = field(default_factory=set)
     """Accounts whose parents, and theirs, are looked at for cycles."""
+    account_ids: set[AccountId] = field(default_factory=set)
     entries: set[UUID] = field(default_factory=set)
     payments: set[Key] = field(default_factory=set)
     refunds: set[Key] = field(default_factory=set)

@@ -1,0 +1,47 @@
+"""From the wire models of all streams to domain commands: one table, filled by the streams' modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from consumers import commands, disputes, payments, payouts, refunds, transfers
+from domain.events import Command, Event
+from infra.records import InputRecord, Origin
+from schemas.wire import WireEvent, read_journal
+
+Translate = Callable[[Any], Command]
+
+TRANSLATIONS: Mapping[str, Translate] = MappingProxyType(
+    {
+        **payments.TRANSLATIONS,
+        **refunds.TRANSLATIONS,
+        **transfers.TRANSLATIONS,
+        **payouts.TRANSLATIONS,
+        **disputes.TRANSLATIONS,
+        **commands.TRANSLATIONS,
+    }
+)
+"""By the type of the event."""
+
+
+def read_command(event_type: str, data_json: bytes) -> Command:
+    """The command of an event that was journaled."""
+    return TRANSLATIONS[event_type](read_journal(event_type, data_json))
+
+
+def to_event(wire: WireEvent, record: InputRecord | None) -> Event:
+    """The domain's event, with its command and its keys."""
+    return Event(
+        wire.type,
+        wire.tenant_id,
+        wire.source,
+        wire.event_id,
+        wire.time,
+        TRANSLATIONS[wire.type](wire.data),
+        wire.fingerprint,
+        wire.idempotency_key,
+        wire.traceparent,
+        carried=Origin(wire.data_json, record),
+    )
