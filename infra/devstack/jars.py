@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from infra.devstack.errors import StackError
 from infra.devstack.places import Progress, locked, make_directory
@@ -127,14 +129,24 @@ def _downloader() -> Download:
     """
     try:
         from maven_artifact import Artifact, Downloader, RequestException
+        from requests.exceptions import SSLError
     except ImportError as exc:
         raise StackError(EXTRA_MISSING) from exc
     known = Downloader()
 
+    def open_address(address: str) -> Any:
+        request = partial(known.requestor.request, address, None, stream=True, timeout=_TIMEOUT_SECONDS)
+        try:
+            return request()
+        except SSLError:
+            # What this machine trusts besides the public authorities, such as a company's own: pip knows it, too.
+            paths = ssl.get_default_verify_paths()
+            return request(verify=paths.cafile or paths.capath or True)
+
     def download(coordinate: str) -> Iterable[bytes]:
         address = known.resolver.uri_for_artifact(Artifact.parse(coordinate))
         try:
-            with known.requestor.request(address, None, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+            with open_address(address) as response:
                 yield from response.iter_content(_PIECE_BYTES)
         except RequestException as exc:
             raise _DownloadFailedError(exc.msg) from exc

@@ -171,8 +171,10 @@ def test_a_pid_file_left_by_a_crash_is_not_believed(data: Path, running: Running
     with subprocess.Popen(["sleep", "100"], user=user.uid if user else None) as stranger:
         pid_file = (data / "postgres").resolve() / "cluster" / "postmaster.pid"
         pid_file.write_text(pid_file.read_text().replace(str(running.pids["postgres"]), str(stranger.pid), 1))
-        again = up(data)
-        stranger.kill()
+        try:
+            again = up(data)
+        finally:
+            stranger.kill()
     assert again.pids["postgres"] not in (running.pids["postgres"], stranger.pid)
 
 
