@@ -18,6 +18,7 @@ publishes every change that comes of it exactly once to `read_committed` subscri
 
 Topic names have the prefix `ledger.` unless the operator chose another. Amounts are JSON integers of up to 64 bits in \
 minor units: read them with a parser that keeps all their digits."""
+_CONFIG_TOLD = ("cleanup.policy", "compression.type", "max.message.bytes", "retention.ms", "retention.bytes")
 _DEAD_LETTER = "dead.letter"
 _COUNTER = {"type": "string", "pattern": "^[0-9]+$"}
 
@@ -76,9 +77,10 @@ def _messages_on(topic: Topic) -> tuple[str, ...]:
 
 
 def _configuration(topic: Topic) -> dict[str, Any]:
-    """Give the broker's settings as the Kafka binding wants them: numbers as numbers, the policy as a list."""
+    """Give the broker's settings that others notice; the Kafka binding wants numbers, and a list of policies."""
+    told = {name: value for name, value in topic.config.items() if name in _CONFIG_TOLD}
     settings: dict[str, Any] = {
-        name: int(value) if value.lstrip("-").isdigit() else value for name, value in topic.config.items()
+        name: int(value) if value.lstrip("-").isdigit() else value for name, value in told.items()
     }
     return settings | {"cleanup.policy": [settings["cleanup.policy"]]}
 

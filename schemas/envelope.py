@@ -47,7 +47,11 @@ class OutputEnvelope(Wire):
 
     specversion: Literal["1.0"]
     id: Annotated[
-        Id, Field(description="`{epoch}-{shard}-{seq}`: the same output never has two, two never have the same.")
+        Id,
+        Field(
+            description="`{epoch}-{shard}-{seq}`: the same output never has two, two never have the same. "
+            "A seal's begins with `seal-`."
+        ),
     ]
     source: Literal["ledgerstream"]
     type: Id

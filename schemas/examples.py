@@ -184,8 +184,7 @@ _OUTPUTS: dict[str, dict[str, Any]] = {
     },
     "event.parked.v1": {
         "code": "payment_not_found",
-        "message": "waits for payment pay_1002",
-        "waits_for": "payment:pay_1002",
+        "waits_for": "payment pay_1002",
         "event": _event("refund.succeeded.v1", topic="ledger.refunds"),
     },
     "command.applied.v1": {
@@ -234,6 +233,8 @@ def example_headers(event_type: str) -> dict[str, str]:
 
 def _output_envelope(event_type: str) -> dict[str, Any]:
     is_seal = event_type == "ledger.sealed.v1"
-    envelope = {"specversion": "1.0", "id": "1-2-44" if is_seal else "1-2-41", "source": "ledgerstream"}
+    envelope = {"specversion": "1.0", "id": "seal-1-2-44" if is_seal else "1-2-41", "source": "ledgerstream"}
     envelope |= {"type": event_type, "time": _RECORDED}
-    return envelope if is_seal else envelope | {"tenantid": TENANT, "traceparent": _TRACE}
+    if is_seal:
+        return envelope
+    return envelope | {"tenantid": TENANT, "traceparent": _TRACE, "datacontenttype": "application/json"}

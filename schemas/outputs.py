@@ -264,7 +264,7 @@ class EventParkedV1(Wire):
         None
     )
     message: Annotated[Maybe[str], Field(description="For people; may change.")] = None
-    waits_for: Annotated[str, Field(min_length=1, description="What must arrive, such as `payment:pay_1`.")]
+    waits_for: Annotated[str, Field(min_length=1, description="What must arrive, such as `payment pay_1`.")]
     event: EventReferenceV1
 
 
