@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.kafka.partitioner import partition_of
 from infra.postgres.queries_places import NotFound, find_shard
-from infra.postgres.tables import dead_letters, events, input_offsets, parked, relayed, shards
+from infra.postgres.tables import dead_letters, events, input_offsets, ledger, parked, relayed, shards
+
+Place = tuple[int, int]
+"""The shard and the seq of a row."""
 
 
 class EventPlace(TypedDict):
@@ -87,20 +91,23 @@ class Unrelayed(TypedDict):
 async def list_rejections(
     connection: AsyncConnection, tenant_id: str, *, code: str | None = None, limit: int | None = None
 ) -> AsyncIterator[Rejection]:
-    """A tenant's refused events, the last first. Raises: NotFound."""
-    query = _events(await find_shard(connection, tenant_id), tenant_id, "rejected")
+    """A tenant's refused events, the last first. Raises: NotFound.
+
+    A tenant that is not registered has some, too, where only registered ones may have events: on the shard of its hash.
+    """
+    query = _events(await _shard_of_refused(connection, tenant_id), tenant_id, "rejected")
     if code is not None:
         query = query.where(events.c.code == code)
     async for row in await connection.stream(query.order_by(events.c.seq.desc()).limit(limit)):
         yield _rejection(row)
 
 
-async def rejection(connection: AsyncConnection, tenant_id: str, seq: int) -> Rejection:
+async def rejection(connection: AsyncConnection, tenant_id: str, place: Place) -> Rejection:
     """One refused event, with its data. Raises: NotFound."""
-    query = _events(await find_shard(connection, tenant_id), tenant_id, "rejected")
-    row = (await connection.execute(query.where(events.c.seq == seq))).one_or_none()
+    query = _events(await _shard_of_refused(connection, tenant_id), tenant_id, "rejected")
+    row = (await connection.execute(query.where(*_at(events, place)))).one_or_none()
     if row is None:
-        raise NotFound(f"tenant {tenant_id!r} has no rejection at seq {seq}")
+        raise NotFound(f"tenant {tenant_id!r} has no rejection {place[0]}-{place[1]}")
     return {**_rejection(row), "data": json.loads(row.data)}
 
 
@@ -115,12 +122,12 @@ async def list_parked(
         yield _parked_event(row)
 
 
-async def parked_event(connection: AsyncConnection, tenant_id: str, seq: int) -> ParkedEvent:
+async def parked_event(connection: AsyncConnection, tenant_id: str, place: Place) -> ParkedEvent:
     """One event that waits, with its data. Raises: NotFound."""
     query = _parked(await find_shard(connection, tenant_id), tenant_id)
-    row = (await connection.execute(query.where(events.c.seq == seq))).one_or_none()
+    row = (await connection.execute(query.where(*_at(events, place)))).one_or_none()
     if row is None:
-        raise NotFound(f"tenant {tenant_id!r} has nothing parked at seq {seq}")
+        raise NotFound(f"tenant {tenant_id!r} has nothing parked at {place[0]}-{place[1]}")
     return {**_parked_event(row), "data": json.loads(row.data)}
 
 
@@ -135,12 +142,12 @@ async def list_dead_letters(
         yield _dead_letter(row)
 
 
-async def dead_letter(connection: AsyncConnection, shard: int, seq: int) -> DeadLetterRecord:
+async def dead_letter(connection: AsyncConnection, place: Place) -> DeadLetterRecord:
     """One record that was no event, with its bytes. Raises: NotFound."""
-    query = select(dead_letters).where(dead_letters.c.shard == shard, dead_letters.c.seq == seq)
+    query = select(dead_letters).where(*_at(dead_letters, place))
     row = (await connection.execute(query)).one_or_none()
     if row is None:
-        raise NotFound(f"no dead letter {shard}-{seq}")
+        raise NotFound(f"no dead letter {place[0]}-{place[1]}")
     return {
         **_dead_letter(row),
         "timestamp_ms": row.timestamp_ms,
@@ -175,6 +182,22 @@ async def unrelayed(connection: AsyncConnection) -> list[Unrelayed]:
         .order_by(shards.c.shard)
     )
     return [{"shard": shard, "unrelayed": max(count, 0)} for shard, count in await connection.execute(query)]
+
+
+async def _shard_of_refused(connection: AsyncConnection, tenant_id: str) -> int:
+    try:
+        return await find_shard(connection, tenant_id)
+    except NotFound:
+        count = (await connection.execute(select(ledger.c.shards))).scalar_one()
+        shard = partition_of(tenant_id.encode(), count)
+        anything = _events(shard, tenant_id, "rejected").with_only_columns(literal(True)).limit(1)
+        if (await connection.execute(anything)).first() is None:
+            raise
+        return shard
+
+
+def _at(table: Table, place: Place) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.c.shard == place[0], table.c.seq == place[1]
 
 
 def _events(shard: int, tenant_id: str, outcome: str) -> Select[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -47,12 +48,30 @@ async def reading(settings: Settings) -> AsyncIterator[AsyncConnection]:
         connect_args={"server_settings": _SESSION, "timeout": CONNECT_SECONDS_MAX},
     )
     try:
-        async with engine.connect() as connection:
-            yield connection
-    except (TimeoutError, DBAPIError, OSError) as error:
-        raise _ours(error, settings) or error from error
+        with database_faults(settings):
+            connection = await engine.connect()
+        try:
+            with database_faults(settings, outside=False):
+                yield connection
+        finally:
+            await connection.close()
     finally:
         await engine.dispose()
+
+
+@contextmanager
+def database_faults(settings: Settings, *, outside: bool = True) -> Iterator[None]:
+    """Say what the operator has to mend where Postgres can't be reached, refuses us, or has no ledger.
+
+    `outside`: an error of the operating system is one of the database's, because nothing else is done here.
+    """
+    try:
+        yield
+    except (DBAPIError, asyncpg.PostgresError, OSError) as error:
+        fault = _ours(error, settings) if outside or not isinstance(error, OSError) else None
+        if fault is None:
+            raise
+        raise fault from error
 
 
 def _ours(error: Exception, settings: Settings) -> UnreachableError | None:
@@ -64,8 +83,9 @@ def _ours(error: Exception, settings: Settings) -> UnreachableError | None:
             "or point LEDGER_DATABASE_URL at the right one"
         )
     if state in _REFUSED:
-        return UnreachableError(f"the database {place} refused: {_reason(error)}; check LEDGER_DATABASE_URL")
-    if state is None or state.startswith(("08", "57P")) or state == "53300":
+        return UnreachableError(f"the database {place} refuses us: {_reason(error)}; check LEDGER_DATABASE_URL")
+    lost = isinstance(error, OSError) or getattr(error, "connection_invalidated", False)
+    if lost or (state is not None and (state.startswith(("08", "57P")) or state == "53300")):
         return UnreachableError(
             f"the database {place} can't be reached: {_reason(error)}; check LEDGER_DATABASE_URL and that it is up"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,9 +10,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.postgres.queries_places import find_shard
+from infra.postgres.verify_outbox import outbox_faults
 
 _AUDITS = Path(__file__).parent / "audits"
 FAULTS_SHOWN = 3
+OUTBOX_CHECK = "outbox_told"
+_OUTBOX_PROMISE = "Each output that is kept can be read, stands at its place, and says what the journal says."
 
 
 class Check(TypedDict):
@@ -38,14 +41,20 @@ def audit_names() -> list[str]:
     return sorted(path.stem for path in _AUDITS.glob("*.sql"))
 
 
-async def verify(connection: AsyncConnection, tenant_id: str | None = None) -> AsyncIterator[Check]:
+async def verify(
+    connection: AsyncConnection, tenant_id: str | None = None, *, deep: bool = False
+) -> AsyncIterator[Check]:
     """Run every audit, over all tenants or one and what its shard has in common, and say what each found.
 
-    Shape: one check per audit, as they end. Raises: NotFound for an unknown tenant.
+    `deep` reads every output that is still kept, too. Shape: one check per audit, as they end.
+    Raises: NotFound for an unknown tenant.
     """
     shard = None if tenant_id is None else await find_shard(connection, tenant_id)
     for name in audit_names():
         yield await _run(connection, name, tenant_id, shard)
+    if deep:
+        faults = await outbox_faults(connection, shard)
+        yield _check(OUTBOX_CHECK, len(faults), faults, _OUTBOX_PROMISE)
 
 
 async def _run(connection: AsyncConnection, name: str, tenant_id: str | None, shard: int | None) -> Check:
@@ -55,10 +64,9 @@ async def _run(connection: AsyncConnection, name: str, tenant_id: str | None, sh
         text(_BEFORE + audit + _AFTER), {"tenant_id": tenant_id, "shard": shard, "shown": FAULTS_SHOWN}
     )
     faults = found.all()
-    rows = faults[0].faults if faults else 0
-    return {
-        "check": name,
-        "ok": not faults,
-        "rows": rows,
-        "detail": "; ".join(row.fault for row in faults) + (" …" if rows > FAULTS_SHOWN else "") or promise,
-    }
+    return _check(name, faults[0].faults if faults else 0, [row.fault for row in faults], promise)
+
+
+def _check(name: str, rows: int, faults: Sequence[str], promise: str) -> Check:
+    detail = "; ".join(faults[:FAULTS_SHOWN]) + (" …" if rows > FAULTS_SHOWN else "")
+    return {"check": name, "ok": not rows, "rows": rows, "detail": detail or promise}

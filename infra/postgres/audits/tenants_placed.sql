@@ -1,7 +1,9 @@
--- All events and accounts of a tenant are on the tenant's shard.
+-- All events and accounts of a tenant are on the tenant's shard; only what was refused because its tenant is not
+-- registered has none.
 WITH places AS (
     SELECT DISTINCT shard, tenant_id
     FROM events
+    WHERE code IS DISTINCT FROM 'tenant_not_found'
   UNION
     SELECT DISTINCT shard, tenant_id
     FROM accounts
