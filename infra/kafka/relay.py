@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import asyncpg
@@ -108,7 +108,9 @@ class _Shift:
         finally:
             await asyncio.gather(*(self._end(shard) for shard in list(self._relays)), return_exceptions=True)
             hints.cancel()
-            await asyncio.gather(hints, self._hints.write(), return_exceptions=True)
+            await asyncio.gather(hints, return_exceptions=True)
+            with suppress(*POSTGRES_FAULTS):
+                await self._hints.write()
 
     async def _balance(self) -> None:
         share = await self._lease.share()

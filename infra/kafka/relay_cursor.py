@@ -14,6 +14,7 @@ from infra.settings import Settings
 log = logging.getLogger(__name__)
 
 HINTS_SECONDS = 0.1
+QUERY_SECONDS = 10.0
 
 _BOOKS = """
 SELECT
@@ -66,6 +67,13 @@ async def cursor_of(settings: Settings, pool: asyncpg.Pool, shard: int, seal: Se
     return seal.seq_last
 
 
+_HINTS = """
+INSERT INTO relayed (shard, seq)
+SELECT * FROM unnest($1::smallint[], $2::bigint[])
+ON CONFLICT (shard) DO UPDATE SET seq = excluded.seq, updated_at = now() WHERE relayed.seq < excluded.seq
+"""
+
+
 class RelayedHints:
     """Keeps the table `relayed` near the truth, off the way of the outputs."""
 
@@ -91,15 +99,13 @@ class RelayedHints:
             await asyncio.sleep(HINTS_SECONDS)
 
     async def write(self) -> None:
+        """Write what changed. Raises: OSError, asyncpg's errors, TimeoutError; it is then still to be written."""
         self._changed.clear()
         seqs, self._seqs = self._seqs, {}
-        if not seqs:
-            return
-        await self._pool.execute(
-            "INSERT INTO relayed (shard, seq) SELECT * FROM unnest($1::smallint[], $2::bigint[])"
-            " ON CONFLICT (shard) DO UPDATE SET seq = excluded.seq, updated_at = now()"
-            " WHERE relayed.seq < excluded.seq",
-            list(seqs),
-            list(seqs.values()),
-            timeout=10.0,
-        )
+        try:
+            if seqs:
+                await self._pool.execute(_HINTS, list(seqs), list(seqs.values()), timeout=QUERY_SECONDS)
+        except BaseException:
+            self._seqs = seqs | self._seqs
+            self._changed.set()
+            raise

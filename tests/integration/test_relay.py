@@ -1,0 +1,215 @@
+"""The relay publishes the outbox: each output once, in order, sealed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import orjson
+
+from infra.kafka.wakeups import CHANNEL, RelayWakeups
+from infra.settings import Settings
+from schemas.envelope import OutputEnvelope
+from schemas.outputs import LedgerSealedV1
+from tests.fixtures.outbox import RECORDED_AT, balance_changed, dead_letter, entry_recorded, write_outbox
+from tests.fixtures.relay import books, running_relay
+from tests.fixtures.subscriber import assert_once_and_in_order, committed, sealed, seals
+
+__all__ = ["books"]
+
+
+async def test_every_output_of_every_shard_arrives_once_and_in_order(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    for number in range(30):
+        for shard in range(4):
+            await write_outbox(books, shard, [balance_changed(number), entry_recorded(number)])
+    async with running_relay(settings):
+        for shard in range(4):
+            await sealed(settings, shard, 60)
+    records = await committed(settings, "balances", "entries")
+    for shard in range(4):
+        assert_once_and_in_order(records, epoch=1, shard=shard, seq_last=60)
+
+
+async def test_outputs_of_several_batches_a_partition_stay_in_order(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    # Three megabytes that don't compress away before the batch is full, in one partition.
+    await write_outbox(books, 0, [entry_recorded(n) for n in range(5)])
+    await write_outbox(books, 0, [balance_changed(97 * n, padding=10_000) for n in range(300)])
+    async with running_relay(settings):
+        await sealed(settings, 0, 305)
+    records = await committed(settings, "balances", "entries")
+    assert_once_and_in_order(records, epoch=1, shard=0, seq_last=305)
+
+
+async def test_an_output_carries_its_place_type_trace_and_time(books: asyncpg.Connection, settings: Settings) -> None:
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    output = balance_changed(7, traceparent=trace)
+    await write_outbox(books, 2, [output])
+    async with running_relay(settings):
+        await sealed(settings, 2, 1)
+    [record] = await committed(settings, "balances")
+    assert (record.key, record.value, record.partition) == (output.key, output.value, output.partition)
+    assert record.timestamp == int(RECORDED_AT.timestamp() * 1000)
+    assert dict(record.headers) == {
+        "content-type": b"application/cloudevents+json",
+        "ce_type": b"balance.changed.v1",
+        "ledger-epoch": b"1",
+        "ledger-shard": b"2",
+        "ledger-seq": b"1",
+        "traceparent": trace,
+    }
+
+
+async def test_a_dead_letter_keeps_its_bytes_and_headers_and_gets_only_its_place(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    own = [("x", b"\xff\xfe"), ("x", None), ("dlq-code", b"malformed")]
+    await write_outbox(books, 0, [dead_letter(b"\x00not json", key=b"k", headers=own), dead_letter(None)])
+    async with running_relay(settings):
+        await sealed(settings, 0, 2)
+    place = [("ledger-epoch", b"1"), ("ledger-shard", b"0")]
+    assert [(r.key, r.value, list(r.headers)) for r in await committed(settings, "dead-letters")] == [
+        (b"k", b"\x00not json", [*own, *place, ("ledger-seq", b"1")]),
+        (None, None, [*place, ("ledger-seq", b"2")]),
+    ]
+
+
+async def test_seals_follow_one_another_and_count_what_was_published(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    few = replace(settings, relay_transaction_rows_max=5)
+    for number in range(12):
+        await write_outbox(books, 1, [balance_changed(number), entry_recorded(number)])
+    async with running_relay(few):
+        await sealed(settings, 1, 24)
+    said = await seals(settings, 1)
+    assert [seal.seq_first for seal in said] == [1, *(seal.seq_last + 1 for seal in said[:-1])]
+    assert all(seal.seq_last - seal.seq_first < 5 for seal in said)
+    heads = dict(await books.fetch("SELECT seq_last, head_hash FROM outbox WHERE shard = 1"))
+    for seal in said:
+        assert seal.head_hash == heads[seal.seq_last]
+        assert sum(seal.counts.values()) == seal.seq_last - seal.seq_first + 1
+    assert sum(seal.counts[settings.topic("entries")] for seal in said) == 12
+
+
+async def test_a_seal_is_what_the_contract_says(books: asyncpg.Connection, settings: Settings) -> None:
+    await write_outbox(books, 3, [balance_changed(1)])
+    async with running_relay(settings):
+        await sealed(settings, 3, 1)
+    [record] = await committed(settings, "seals")
+    envelope = OutputEnvelope.model_validate_json(record.value)
+    LedgerSealedV1.model_validate_json(orjson.dumps(envelope.data))
+    assert (envelope.type, envelope.tenantid, record.key, record.partition) == ("ledger.sealed.v1", None, b"3", 3)
+    assert dict(record.headers)["ce_type"] == b"ledger.sealed.v1"
+
+
+async def test_a_new_relay_goes_on_from_the_last_seal(books: asyncpg.Connection, settings: Settings) -> None:
+    for round_ in range(3):
+        await write_outbox(books, 0, [entry_recorded(round_), balance_changed(round_)])
+        async with running_relay(settings):
+            await sealed(settings, 0, 2 * (round_ + 1))
+    records = await committed(settings, "balances", "entries")
+    assert_once_and_in_order(records, epoch=1, shard=0, seq_last=6)
+
+
+async def test_outputs_of_two_epochs_never_share_a_seal(books: asyncpg.Connection, settings: Settings) -> None:
+    await write_outbox(books, 0, [entry_recorded(1)])
+    await books.execute("UPDATE shards SET epoch = 2 WHERE shard = 0")
+    await write_outbox(books, 0, [entry_recorded(2)])
+    async with running_relay(settings):
+        await sealed(settings, 0, 2)
+    assert [(seal.epoch, seal.seq_first, seal.seq_last) for seal in await seals(settings, 0)] == [(1, 1, 1), (2, 2, 2)]
+
+
+async def test_a_row_from_a_clock_that_ran_ahead_is_published_with_its_time(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    ahead = RECORDED_AT + timedelta(days=3_000)
+    await write_outbox(books, 0, [entry_recorded(1), balance_changed(1), dead_letter(b"x")], recorded_at=ahead)
+    async with running_relay(settings):
+        await sealed(settings, 0, 3)
+    times = {record.timestamp for record in await committed(settings, "entries", "balances", "dead-letters")}
+    assert times == {int(ahead.timestamp() * 1000)}
+
+
+async def test_a_row_is_published_at_once_when_a_worker_here_tells(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    wakeups = RelayWakeups()
+    async with running_relay(replace(settings, relay_poll_seconds=600), wakeups=wakeups):
+        await _warmed_up(books, settings, wakeups)
+        await write_outbox(books, 0, [entry_recorded(1)])
+        wakeups.notify(0)
+        await sealed(settings, 0, 2)
+
+
+async def test_a_row_is_published_at_once_when_a_worker_elsewhere_tells(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    wakeups = RelayWakeups()
+    async with running_relay(replace(settings, relay_poll_seconds=600), wakeups=wakeups):
+        await _warmed_up(books, settings, wakeups)
+        await write_outbox(books, 0, [entry_recorded(1)])
+        await books.execute("SELECT pg_notify($1, '0')", CHANNEL)
+        await sealed(settings, 0, 2)
+
+
+async def _warmed_up(books: asyncpg.Connection, settings: Settings, wakeups: RelayWakeups) -> None:
+    """The relay of shard 0 has published something and waits for more."""
+    await write_outbox(books, 0, [entry_recorded(0)])
+    wakeups.notify(0)
+    await sealed(settings, 0, 1)
+    async with asyncio.timeout(10):
+        while not wakeups.of(0)._waiters:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_row_that_nobody_tells_of_is_found(books: asyncpg.Connection, settings: Settings) -> None:
+    async with running_relay(replace(settings, relay_poll_seconds=0.05)):
+        await write_outbox(books, 0, [entry_recorded(0)])
+        await sealed(settings, 0, 1)
+        await write_outbox(books, 0, [entry_recorded(1)])
+        await sealed(settings, 0, 2)
+
+
+async def test_relays_share_the_shards_and_take_over_from_one_that_ends(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    async with running_relay(settings):
+        async with running_relay(settings):
+            await _shards_held(books, [2, 2])
+            for shard in range(4):
+                await write_outbox(books, shard, [entry_recorded(shard)])
+                await sealed(settings, shard, 1)
+        await _shards_held(books, [4])
+        for shard in range(4):
+            await write_outbox(books, shard, [entry_recorded(shard)])
+            await sealed(settings, shard, 2)
+    records = await committed(settings, "entries")
+    for shard in range(4):
+        assert_once_and_in_order(records, epoch=1, shard=shard, seq_last=2)
+
+
+async def _shards_held(books: asyncpg.Connection, expected: list[int]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            rows = await books.fetch(
+                "SELECT count(*) AS shards FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                " WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted AND datname = current_database()"
+                " GROUP BY pid ORDER BY pid"
+            )
+            if [row["shards"] for row in rows] == expected:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_the_hint_how_far_it_came_follows(books: asyncpg.Connection, settings: Settings) -> None:
+    await write_outbox(books, 0, [entry_recorded(1), entry_recorded(2)])
+    async with running_relay(settings):
+        await sealed(settings, 0, 2)
+    assert await books.fetchval("SELECT seq FROM relayed WHERE shard = 0") == 2
