@@ -93,7 +93,7 @@ async def _load_parked(connection: Connection, books: Books, needs: Needs, read_
             f"""
             SELECT {EVENT_COLUMNS}, p.waits_for
             FROM parked p
-            JOIN events e ON e.shard = p.shard AND e.seq = p.seq
+            CROSS JOIN LATERAL (SELECT * FROM events WHERE shard = $1 AND seq = p.seq OFFSET 0) AS e
             WHERE p.shard = $1 AND p.waits_for = ANY($2::uuid[])
             ORDER BY p.seq
             LIMIT $3
@@ -293,34 +293,52 @@ _ACCOUNT_COLUMNS = """
     b.currency AS balance_currency, b.posted, b.pending, b.held, b.version, b.updated_at
 """
 
+# LATERAL with OFFSET 0 fixes the order of the loops: on a table never analyzed the planner may otherwise go through all
+# accounts of a shard and compare each with every name.
+_THEIR_BALANCES = """
+    LEFT JOIN LATERAL (
+        SELECT * FROM balances WHERE shard = $1 AND account_id = a.account_id OFFSET 0
+    ) AS b ON true
+"""
+
 _ACCOUNTS_BY_NAME = f"""
     SELECT {_ACCOUNT_COLUMNS}
     FROM unnest($2::text[], $3::text[]) AS named (tenant_id, name)
-    JOIN accounts a ON a.shard = $1 AND a.tenant_id = named.tenant_id AND a.name = named.name
-    LEFT JOIN balances b ON b.shard = a.shard AND b.account_id = a.account_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM accounts WHERE shard = $1 AND tenant_id = named.tenant_id AND name = named.name OFFSET 0
+    ) AS a
+    {_THEIR_BALANCES}
 """
 
 _ACCOUNTS_BY_ID = f"""
     SELECT {_ACCOUNT_COLUMNS}
     FROM unnest($2::uuid[]) AS named (account_id)
-    JOIN accounts a ON a.shard = $1 AND a.account_id = named.account_id
-    LEFT JOIN balances b ON b.shard = a.shard AND b.account_id = a.account_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM accounts WHERE shard = $1 AND account_id = named.account_id OFFSET 0
+    ) AS a
+    {_THEIR_BALANCES}
 """
 
 _ANCESTORS = f"""
     WITH RECURSIVE above AS (
         SELECT a.account_id, a.parent_id
         FROM unnest($2::text[], $3::text[]) AS named (tenant_id, name)
-        JOIN accounts a ON a.shard = $1 AND a.tenant_id = named.tenant_id AND a.name = named.name
+        CROSS JOIN LATERAL (
+            SELECT * FROM accounts WHERE shard = $1 AND tenant_id = named.tenant_id AND name = named.name OFFSET 0
+        ) AS a
         UNION
         SELECT p.account_id, p.parent_id
         FROM above
-        JOIN accounts p ON p.shard = $1 AND p.account_id = above.parent_id
+        CROSS JOIN LATERAL (
+            SELECT * FROM accounts WHERE shard = $1 AND account_id = above.parent_id OFFSET 0
+        ) AS p
     )
     SELECT {_ACCOUNT_COLUMNS}
     FROM above
-    JOIN accounts a ON a.shard = $1 AND a.account_id = above.account_id
-    LEFT JOIN balances b ON b.shard = a.shard AND b.account_id = a.account_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM accounts WHERE shard = $1 AND account_id = above.account_id OFFSET 0
+    ) AS a
+    {_THEIR_BALANCES}
 """
 
 
@@ -388,8 +406,8 @@ async def _load_entries(connection: Connection, books: Books, needs: Needs) -> N
             e.transfer_id, e.payout_id, e.dispute_id, p.account_id, p.currency, p.amount, p.posted_after, p.version,
             a.name
         FROM entries e
-        JOIN postings p ON p.shard = e.shard AND p.seq = e.seq
-        JOIN accounts a ON a.shard = p.shard AND a.account_id = p.account_id
+        CROSS JOIN LATERAL (SELECT * FROM postings WHERE shard = $1 AND seq = e.seq OFFSET 0) AS p
+        CROSS JOIN LATERAL (SELECT name FROM accounts WHERE shard = $1 AND account_id = p.account_id OFFSET 0) AS a
         WHERE e.shard = $1 AND e.seq = ANY($2::bigint[])
         ORDER BY e.seq, p.leg
         """,
@@ -451,7 +469,7 @@ async def load_arrived(
         f"""
         SELECT {EVENT_COLUMNS}
         FROM parked p
-        JOIN events e ON e.shard = p.shard AND e.seq = p.seq
+        CROSS JOIN LATERAL (SELECT * FROM events WHERE shard = $1 AND seq = p.seq OFFSET 0) AS e
         WHERE p.shard = $1 AND p.arrived
         ORDER BY p.seq
         LIMIT $2
@@ -470,7 +488,7 @@ async def load_overdue(
         f"""
         SELECT {EVENT_COLUMNS}
         FROM parked p
-        JOIN events e ON e.shard = p.shard AND e.seq = p.seq
+        CROSS JOIN LATERAL (SELECT * FROM events WHERE shard = $1 AND seq = p.seq OFFSET 0) AS e
         WHERE p.shard = $1 AND p.expires_at <= $2 AND NOT p.arrived
         ORDER BY p.seq
         LIMIT $3

@@ -213,17 +213,14 @@ async def save_accounts(connection: Connection, books: Books, decided: Decided) 
     """Write accounts that were opened or changed, and every balance that moved, once each."""
     await _copy(connection, "accounts", _ACCOUNTS, [_account_row(books.shard, account) for account in books.opened])
     await _update_accounts(connection, books)
-    balances: dict[int, tuple[Account, str, Balance, int]] = {}
+    balances: dict[int, tuple[Account, str, Balance]] = {}
     days: dict[tuple[UUID, str, date], list[int]] = {}
     for handled in decided.handled:
         outcome = handled.outcome
         if not isinstance(outcome, Applied):
             continue
         for change in outcome.changes:
-            # The version before the batch's first change tells whether the row is there.
-            balances.setdefault(
-                id(change.balance), (change.account, change.currency, change.balance, change.version - 1)
-            )
+            balances[id(change.balance)] = (change.account, change.currency, change.balance)
         if outcome.entry is not None:
             _add_days(days, outcome.entry)
     await _save_balances(connection, books, balances.values())
@@ -250,54 +247,45 @@ def _account_row(shard: int, account: Account) -> tuple[Any, ...]:
 async def _update_accounts(connection: Connection, books: Books) -> None:
     if not books.changed_accounts:
         return
-    rows = [_account_row(books.shard, account) for account in books.changed_accounts.values()]
-    columns = list(zip(*rows, strict=True))
+    rows = [_account_row(books.shard, account)[1:] for account in books.changed_accounts.values()]
     await connection.execute(
         """
-        UPDATE accounts a
-        SET parent_id = n.parent_id, floors = n.floors::jsonb, ceilings = n.ceilings::jsonb, status = n.status,
-            description = n.description, metadata = n.metadata
-        FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-            AS n (account_id, parent_id, floors, ceilings, status, description, metadata)
-        WHERE a.shard = $1 AND a.account_id = n.account_id
+        INSERT INTO accounts (shard, account_id, tenant_id, name, type, currency, parent_id, floors, ceilings, status,
+            description, metadata)
+        SELECT $1, account_id, tenant_id, name, type, currency, parent_id, floors::jsonb, ceilings::jsonb, status,
+            description, metadata
+        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::text[],
+            $10::text[], $11::text[], $12::text[])
+            AS n (account_id, tenant_id, name, type, currency, parent_id, floors, ceilings, status, description,
+                metadata)
+        ON CONFLICT (shard, account_id) DO UPDATE
+        SET parent_id = excluded.parent_id, floors = excluded.floors, ceilings = excluded.ceilings,
+            status = excluded.status, description = excluded.description, metadata = excluded.metadata
         """,
         books.shard,
-        columns[1],
-        *columns[6:],
+        *zip(*rows, strict=True),
     )
 
 
-async def _save_balances(
-    connection: Connection, books: Books, moved: Iterable[tuple[Account, str, Balance, int]]
-) -> None:
-    made: list[tuple[Any, ...]] = []
-    updated: list[tuple[Any, ...]] = []
-    for account, currency, balance, version_before in moved:
-        row = (account.account_id, currency, balance.posted, balance.pending, balance.held, balance.version)
-        (updated if version_before else made).append(row)
-    arrays = "$3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]"
-    if made:
+async def _save_balances(connection: Connection, books: Books, moved: Iterable[tuple[Account, str, Balance]]) -> None:
+    # ON CONFLICT always goes by the index; the planner of an UPDATE may go through the whole shard.
+    rows = [
+        (account.account_id, currency, balance.posted, balance.pending, balance.held, balance.version)
+        for account, currency, balance in moved
+    ]
+    if rows:
         await connection.execute(
-            f"""
+            """
             INSERT INTO balances (shard, account_id, currency, posted, pending, held, version, updated_at)
             SELECT $1, n.*, $2
-            FROM unnest({arrays}) AS n
+            FROM unnest($3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) AS n
+            ON CONFLICT (shard, account_id, currency) DO UPDATE
+            SET posted = excluded.posted, pending = excluded.pending, held = excluded.held,
+                version = excluded.version, updated_at = excluded.updated_at
             """,
             books.shard,
             books.recorded_at,
-            *zip(*made, strict=True),
-        )
-    if updated:
-        await connection.execute(
-            f"""
-            UPDATE balances b
-            SET posted = n.posted, pending = n.pending, held = n.held, version = n.version, updated_at = $2
-            FROM unnest({arrays}) AS n (account_id, currency, posted, pending, held, version)
-            WHERE b.shard = $1 AND b.account_id = n.account_id AND b.currency = n.currency
-            """,
-            books.shard,
-            books.recorded_at,
-            *zip(*updated, strict=True),
+            *zip(*rows, strict=True),
         )
 
 
@@ -352,33 +340,27 @@ async def _save_payments(connection: Connection, books: Books) -> None:
     touched = [(key, payment) for key, payments in books.payments.touched.items() for payment in payments]
     fresh = [_payment_row(key, payment) for key, payment in touched if not payment.loaded]
     known = [_payment_row(key, payment) for key, payment in touched if payment.loaded]
-    if fresh:
-        # A payment that nothing in the batch follows was not loaded: what it has is added to.
+    # A payment that nothing in the batch follows was not loaded: what it has is added to.
+    await _upsert_payments(
+        connection, books.shard, fresh, "p.captured + excluded.captured, p.refunded + excluded.refunded"
+    )
+    await _upsert_payments(connection, books.shard, known, "excluded.captured, excluded.refunded")
+
+
+async def _upsert_payments(connection: Connection, shard: int, rows: Sequence[tuple[Any, ...]], sums: str) -> None:
+    if rows:
         await connection.execute(
-            """
+            f"""
             INSERT INTO payments AS p (shard, payment_key, currency, customer_id, captured, refunded, tenant_id,
                 provider, payment_id, cash_account_id)
             SELECT $1, n.*
             FROM unnest($2::uuid[], $3::text[], $4::text[], $5::numeric[], $6::numeric[], $7::text[], $8::text[],
                 $9::text[], $10::uuid[]) AS n
             ON CONFLICT (shard, payment_key, currency, customer_id) DO UPDATE
-            SET captured = p.captured + excluded.captured, refunded = p.refunded + excluded.refunded
+            SET (captured, refunded) = ROW ({sums})
             """,
-            books.shard,
-            *zip(*fresh, strict=True),
-        )
-    if known:
-        await connection.execute(
-            """
-            UPDATE payments p
-            SET captured = n.captured, refunded = n.refunded
-            FROM unnest($2::uuid[], $3::text[], $4::text[], $5::numeric[], $6::numeric[])
-                AS n (payment_key, currency, customer_id, captured, refunded)
-            WHERE p.shard = $1 AND p.payment_key = n.payment_key AND p.currency = n.currency
-                AND p.customer_id = n.customer_id
-            """,
-            books.shard,
-            *list(zip(*known, strict=True))[:5],
+            shard,
+            *zip(*rows, strict=True),
         )
 
 
