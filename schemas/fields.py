@@ -7,7 +7,18 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import CoreSchema
 
 from schemas import canonical
@@ -21,6 +32,7 @@ METADATA_KEYS_MAX = 64
 METADATA_TEXT_MAX = 1024
 POSTINGS_MAX = 100
 BIGINT_MAX = 2**63 - 1
+LIMIT_CURRENCIES_MAX = 256
 
 
 class Wire(BaseModel):
@@ -80,16 +92,26 @@ SignedAmount = Annotated[
 Fees = Annotated[Integer, Field(description="Minor units of `currency`, 0 or more.")]
 _INTEGER_SCHEMA: dict[str, Any] = {"type": "integer", "minimum": -INTEGER_MAX, "maximum": INTEGER_MAX}
 _CURRENCY_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 64, "pattern": NO_CONTROL_CHARACTERS}
+_BY_CURRENCY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "maxProperties": LIMIT_CURRENCIES_MAX,
+    "propertyNames": _CURRENCY_SCHEMA,
+    "additionalProperties": _INTEGER_SCHEMA,
+}
+
+
+def _name_both_shapes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError as error:
+        shapes = f"an integer nor an object with an integer for each of at most {LIMIT_CURRENCIES_MAX} currencies"
+        raise ValueError(f"is neither {shapes}") from error
+
+
 Limit = Annotated[
-    Integer | dict[Currency, Integer],
-    WithJsonSchema(
-        {
-            "anyOf": [
-                _INTEGER_SCHEMA,
-                {"type": "object", "propertyNames": _CURRENCY_SCHEMA, "additionalProperties": _INTEGER_SCHEMA},
-            ],
-        }
-    ),
+    Integer | Annotated[dict[Currency, Integer], Field(max_length=LIMIT_CURRENCIES_MAX)],
+    WrapValidator(_name_both_shapes),
+    WithJsonSchema({"anyOf": [_INTEGER_SCHEMA, _BY_CURRENCY_SCHEMA]}),
 ]
 
 # --- times ----------------------------------------------------------------------------------------------------------

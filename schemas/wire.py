@@ -146,7 +146,7 @@ def _parse(value: bytes) -> dict[str, Any]:
     try:
         document = jiter.from_json(value, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError as error:
-        raise _UnreadableError(f"is not JSON that can be read: {error}") from error
+        raise _UnreadableError(f"the value is not JSON that can be read: {error}") from error
     if not isinstance(document, dict):
         raise _UnreadableError("the value is not a JSON object")
     # Counting brackets and escapes is cheap, and tells for nearly every record that no walk is needed.

@@ -247,6 +247,9 @@ def test_a_period_is_closed_through_a_date(through: Any) -> None:
     assert data.through == date(2024, 2, 29)
 
 
+MANY = {str(n): n for n in range(257)}
+
+
 @pytest.mark.parametrize("name", ["floor", "ceiling"])
 def test_a_limit_is_an_object_or_with_a_currency_an_integer(name: str) -> None:
     least = LEAST["account.create.v1"]
@@ -266,6 +269,7 @@ def test_a_limit_is_an_object_or_with_a_currency_an_integer(name: str) -> None:
         {"E\n": 1},
         10**40,
         {"EUR": 10**40},
+        MANY,
     ):
         assert f"data.{name}" in malformed(read_data(least | {name: bad, "currency": "EUR"}, "account.create.v1")), bad
 
