@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -151,7 +152,7 @@ def show_dead_letter(place: tuple[int, int], raw: bool, json_wanted: bool) -> No
     """One dead letter, with its bytes."""
     letter = ask(lambda connection: queries.dead_letter(connection, place))
     if raw:
-        click.get_binary_stream("stdout").write(letter["value"] or b"")
+        sys.stdout.buffer.write(letter["value"] or b"")
         return
     _show(_readable(letter), json_wanted)
 

@@ -11,7 +11,10 @@ SELECT shard,
            day, COALESCE(days.change, 0), currency, COALESCE(folded.change, 0)) AS fault
 FROM balance_days AS days
 FULL JOIN folded USING (shard, account_id, currency, day)
-LEFT JOIN accounts USING (shard, account_id)
+LEFT JOIN (
+    SELECT shard, account_id, tenant_id, name
+    FROM accounts
+) AS accounts USING (shard, account_id)
 WHERE days.change IS NULL
    OR folded.change IS NULL
    OR days.change <> folded.change

@@ -11,7 +11,10 @@ SELECT shard,
            COALESCE(balances.pending, 0), COALESCE(balances.held, 0), COALESCE(folded.total, 0)) AS fault
 FROM balances
 FULL JOIN folded USING (shard, account_id, currency)
-LEFT JOIN accounts USING (shard, account_id)
+LEFT JOIN (
+    SELECT shard, account_id, tenant_id, name
+    FROM accounts
+) AS accounts USING (shard, account_id)
 WHERE balances.posted IS NULL
    OR balances.posted + balances.pending::numeric <> COALESCE(folded.total, 0)
    OR balances.held <> 0

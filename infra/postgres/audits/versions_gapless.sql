@@ -18,7 +18,10 @@ SELECT shard,
            ordered.version_before, balances.version) AS fault
 FROM ordered
 LEFT JOIN balances USING (shard, account_id, currency)
-LEFT JOIN accounts USING (shard, account_id)
+LEFT JOIN (
+    SELECT shard, account_id, tenant_id, name
+    FROM accounts
+) AS accounts USING (shard, account_id)
 WHERE ordered.version <> ordered.version_before + 1
    OR ordered.event_seq <> ordered.event_seq_last
    OR (ordered.version = ordered.version_last AND balances.version <> ordered.version)
