@@ -19,10 +19,15 @@ class Patience:
         self._seconds = seconds_first
         self._fault: str | None = None
 
-    async def wait(self, fault: str, stop: asyncio.Event | None = None) -> None:
-        """Say the fault if it is another than before, then wait, longer each time; `stop` ends the wait."""
+    async def wait(
+        self, fault: str, stop: asyncio.Event | None = None, *, unforeseen: BaseException | None = None
+    ) -> None:
+        """Say the fault if it is another than before, then wait, longer each time; `stop` ends the wait.
+
+        A fault that nobody has foreseen is said with its traceback.
+        """
         if fault != self._fault:
-            log.warning("%s: %s; trying again", self._thing, fault)
+            log.warning("%s: %s; trying again", self._thing, fault, exc_info=unforeseen)
             self._fault = fault
         # Spread out, so that many who wait for one thing don't come back in step.
         seconds = self._seconds * random.uniform(0.75, 1.25)

@@ -14,7 +14,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import ConcurrentTransactions, InvalidProducerEpoch, NoError, ProducerFenced, for_code
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    InvalidProducerEpoch,
+    NoError,
+    ProducerFenced,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.transaction_manager import PidAndEpoch
 
@@ -69,6 +76,7 @@ class TransactionalProducer:
         """Fence whoever wrote under this transactional id before, and end what they left open."""
         async with asyncio.timeout(START_SECONDS):
             await self._producer.start()
+        reached("relay.started")
 
     @property
     def epoch(self) -> tuple[int, int]:
@@ -115,6 +123,7 @@ class TransactionalProducer:
         manager._pid_and_epoch = PidAndEpoch(answer.producer_id, answer.producer_epoch)
         # A new epoch counts its batches from 0 again.
         manager._sequence_numbers.clear()
+        reached("relay.epoch")
 
     async def discard(self) -> None:
         """Let go of it without ending its transaction: the next producer of this id does that. Never raises."""
@@ -132,8 +141,16 @@ class TransactionalProducer:
         while sender is not None and not sender.done():
             await asyncio.wait({sender}, timeout=0.05)
             sender.cancel()
-        if sender is not None and not sender.cancelled():
-            sender.exception()
+        self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Take note of what failed with it, or asyncio complains of exceptions that nobody asked for."""
+        batches = [batch for queue in self._producer._message_accumulator._batches.values() for batch in queue]
+        futures = [self._producer._sender.sender_task, self._manager._transaction_waiter]
+        futures += [future for batch in batches for future in (batch.future, batch._drain_waiter)]
+        for future in futures:
+            if future is not None and future.done() and not future.cancelled():
+                future.exception()
 
     @property
     def _manager(self) -> Any:
@@ -141,6 +158,8 @@ class TransactionalProducer:
 
     async def _send(self, topic_partition: TopicPartition, queue: Sequence[BatchBuilder]) -> None:
         topic, partition = topic_partition
+        if partition not in await self._producer.partitions_for(topic):
+            raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
         deliveries = [await self._producer.send_batch(batch, topic, partition=partition) for batch in queue]
         await _all_of(deliveries)
 

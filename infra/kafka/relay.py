@@ -15,7 +15,7 @@ from infra.kafka.connection import check_libraries
 from infra.kafka.outbox_reader import OutboxReader
 from infra.kafka.producer import TransactionalProducer
 from infra.kafka.relay_cursor import RelayedHints, cursor_of
-from infra.kafka.relay_lease import RelayLease
+from infra.kafka.relay_lease import POSTGRES_FAULTS, RelayLease
 from infra.kafka.seals import Seal, read_last_seal
 from infra.kafka.transactions import ShardStoppedError
 from infra.kafka.wakeups import RelayWakeups
@@ -29,8 +29,6 @@ SHARE_SECONDS = 1.0
 # How often a stopped shard looks whether it was mended.
 STOPPED_SECONDS = 30.0
 POOL_MAX = 4
-
-POSTGRES_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def run_relay(
@@ -170,9 +168,9 @@ class ShardRelay:
                 await sleep_unless(self.leave, STOPPED_SECONDS)
             except Exception as fault:
                 # Whatever it was, the way on is the same, and no other shard has to stop for it.
-                if not isinstance(fault, (*POSTGRES_FAULTS, KafkaError)):
-                    log.exception("the relay of shard %d met something unforeseen", self._shard)
-                await self._patience.wait(f"in doubt ({fault!r}), starts again from its last seal", self.leave)
+                unforeseen = None if isinstance(fault, (*POSTGRES_FAULTS, KafkaError)) else fault
+                said = f"in doubt ({fault!r}), starts again from its last seal"
+                await self._patience.wait(said, self.leave, unforeseen=unforeseen)
 
     async def _relay_until_doubt(self) -> None:
         producer = TransactionalProducer(self._settings, self._transactional_id)

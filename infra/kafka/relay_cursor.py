@@ -7,6 +7,7 @@ import logging
 
 import asyncpg
 
+from infra.kafka.relay_lease import POSTGRES_FAULTS
 from infra.kafka.seals import Seal
 from infra.kafka.transactions import ShardStoppedError
 from infra.settings import Settings
@@ -93,7 +94,7 @@ class RelayedHints:
             await self._changed.wait()
             try:
                 await self.write()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as fault:
+            except POSTGRES_FAULTS as fault:
                 # Only a hint: the next one makes up for it.
                 log.debug("the hints how far the outbox was relayed weren't written: %r", fault)
             await asyncio.sleep(HINTS_SECONDS)

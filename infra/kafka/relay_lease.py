@@ -19,6 +19,10 @@ from infra.settings import Settings
 CONNECT_SECONDS = 10.0
 QUERY_SECONDS = 10.0
 
+# What asyncpg raises when a server goes away, and what passes by itself. InternalClientError: the server ended the
+# session just when a query began.
+POSTGRES_FAULTS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 
 def lock_key(ledger_id: UUID, what: str) -> int:
     """A 64-bit advisory lock that nobody else uses by chance."""
@@ -66,7 +70,7 @@ class RelayLease:
         """Give everything back. Never raises."""
         try:
             await self._connection.close(timeout=1.0)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except POSTGRES_FAULTS:
             self._connection.terminate()
 
     async def share(self) -> int:

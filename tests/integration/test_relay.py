@@ -165,7 +165,9 @@ async def _warmed_up(books: asyncpg.Connection, settings: Settings, wakeups: Rel
     wakeups.notify(0)
     await sealed(settings, 0, 1)
     async with asyncio.timeout(10):
-        while not wakeups.of(0)._waiters:
+        while True:
+            if wakeups.of(0)._waiters:
+                return
             await asyncio.sleep(0.01)
 
 
