@@ -11,6 +11,7 @@ from domain.accounts import EVERY_CURRENCY, AccountStatus, AccountType
 from domain.administration import PeriodClose, TenantCreate
 from domain.entries import EntryPost, EntryReverse, RequestedPosting
 from domain.events import Command
+from infra.kafka.intake import Batch, Intake, Translate
 from schemas.commands import (
     AccountCloseV1,
     AccountCreateV1,
@@ -94,3 +95,11 @@ TRANSLATIONS: dict[str, Callable[[Any], Command]] = {
     "period.close.v1": period_close,
     "tenant.create.v1": tenant_create,
 }
+
+
+def subscribe(intake: Intake, translate: Translate) -> None:
+    """Read this stream into the ledger."""
+
+    @intake.subscriber("commands")
+    async def on_commands(batch: Batch) -> None:
+        await batch.hand_over(translate)

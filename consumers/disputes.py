@@ -8,6 +8,7 @@ from typing import Any
 from consumers.metadata import metadata_json
 from domain.disputes import DisputeOpened, DisputeReopened, DisputeSettled
 from domain.events import Command
+from infra.kafka.intake import Batch, Intake, Translate
 from schemas.disputes import DisputeLostV1, DisputeOpenedV1, DisputeReopenedV1, DisputeWonV1
 
 
@@ -69,3 +70,11 @@ TRANSLATIONS: dict[str, Callable[[Any], Command]] = {
     "dispute.lost.v1": dispute_lost,
     "dispute.reopened.v1": dispute_reopened,
 }
+
+
+def subscribe(intake: Intake, translate: Translate) -> None:
+    """Read this stream into the ledger."""
+
+    @intake.subscriber("disputes")
+    async def on_disputes(batch: Batch) -> None:
+        await batch.hand_over(translate)

@@ -8,6 +8,7 @@ from typing import Any
 from consumers.metadata import metadata_json
 from domain.events import Command
 from domain.payments import PaymentCaptured
+from infra.kafka.intake import Batch, Intake, Translate
 from schemas.payments import PaymentCapturedV1
 
 
@@ -27,3 +28,11 @@ def payment_captured(data: PaymentCapturedV1) -> PaymentCaptured:
 
 
 TRANSLATIONS: dict[str, Callable[[Any], Command]] = {"payment.captured.v1": payment_captured}
+
+
+def subscribe(intake: Intake, translate: Translate) -> None:
+    """Read this stream into the ledger."""
+
+    @intake.subscriber("payments")
+    async def on_payments(batch: Batch) -> None:
+        await batch.hand_over(translate)

@@ -8,6 +8,7 @@ from typing import Any
 from consumers.metadata import metadata_json
 from domain.events import Command
 from domain.payouts import PayoutFailed, PayoutPaid
+from infra.kafka.intake import Batch, Intake, Translate
 from schemas.payouts import PayoutFailedV1, PayoutPaidV1
 
 
@@ -34,3 +35,11 @@ def payout_failed(data: PayoutFailedV1) -> PayoutFailed:
 
 
 TRANSLATIONS: dict[str, Callable[[Any], Command]] = {"payout.paid.v1": payout_paid, "payout.failed.v1": payout_failed}
+
+
+def subscribe(intake: Intake, translate: Translate) -> None:
+    """Read this stream into the ledger."""
+
+    @intake.subscriber("payouts")
+    async def on_payouts(batch: Batch) -> None:
+        await batch.hand_over(translate)

@@ -8,6 +8,7 @@ from typing import Any
 from consumers.metadata import metadata_json
 from domain.events import Command
 from domain.refunds import RefundFailed, RefundSucceeded
+from infra.kafka.intake import Batch, Intake, Translate
 from schemas.refunds import RefundFailedV1, RefundSucceededV1
 
 
@@ -38,3 +39,11 @@ TRANSLATIONS: dict[str, Callable[[Any], Command]] = {
     "refund.succeeded.v1": refund_succeeded,
     "refund.failed.v1": refund_failed,
 }
+
+
+def subscribe(intake: Intake, translate: Translate) -> None:
+    """Read this stream into the ledger."""
+
+    @intake.subscriber("refunds")
+    async def on_refunds(batch: Batch) -> None:
+        await batch.hand_over(translate)

@@ -8,6 +8,7 @@ from typing import Any
 from consumers.metadata import metadata_json
 from domain.events import Command
 from domain.transfers import TransferCreated, TransferReversed
+from infra.kafka.intake import Batch, Intake, Translate
 from schemas.transfers import TransferCreatedV1, TransferReversedV1
 
 
@@ -39,3 +40,11 @@ TRANSLATIONS: dict[str, Callable[[Any], Command]] = {
     "transfer.created.v1": transfer_created,
     "transfer.reversed.v1": transfer_reversed,
 }
+
+
+def subscribe(intake: Intake, translate: Translate) -> None:
+    """Read this stream into the ledger."""
+
+    @intake.subscriber("transfers")
+    async def on_transfers(batch: Batch) -> None:
+        await batch.hand_over(translate)

@@ -7,13 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from consumers import commands, disputes, payments, payouts, refunds, transfers
+from domain.administration import TenantCreate
 from domain.events import Command, Event
-from infra.records import InputRecord, Origin
+from infra.records import DeadLetter, InputRecord, Origin
 from schemas.wire import WireEvent, read_journal
 
-Translate = Callable[[Any], Command]
-
-TRANSLATIONS: Mapping[str, Translate] = MappingProxyType(
+TRANSLATIONS: Mapping[str, Callable[[Any], Command]] = MappingProxyType(
     {
         **payments.TRANSLATIONS,
         **refunds.TRANSLATIONS,
@@ -45,3 +44,18 @@ def to_event(wire: WireEvent, record: InputRecord | None) -> Event:
         wire.traceparent,
         carried=Origin(wire.data_json, record),
     )
+
+
+def translator(shards: int) -> Callable[[WireEvent, InputRecord], Event | DeadLetter]:
+    """From what was read to what the ledger is handed; a tenant can't be put on a shard that there isn't."""
+
+    def translate(wire: WireEvent, record: InputRecord) -> Event | DeadLetter:
+        event = to_event(wire, record)
+        command = event.command
+        if isinstance(command, TenantCreate) and command.shard is not None and command.shard >= shards:
+            return DeadLetter(
+                record, "malformed", f"data.shard: is {command.shard}, but this ledger has shards 0 to {shards - 1}"
+            )
+        return event
+
+    return translate

@@ -24,7 +24,7 @@ async def migrate(settings: Settings) -> None:
 
     Raises: SettingsError when the database is newer than this program, or was made with another number of shards.
     """
-    engine = create_async_engine(_sqlalchemy_url(settings), poolclass=NullPool)
+    engine = create_async_engine(sqlalchemy_url(settings), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_refuse_newer_schema)
@@ -82,7 +82,8 @@ async def _found_ledger(connection: AsyncConnection, shards: int) -> None:
     )
 
 
-def _sqlalchemy_url(settings: Settings) -> str:
+def sqlalchemy_url(settings: Settings) -> str:
+    """`LEDGER_DATABASE_URL` for SQLAlchemy over asyncpg. Raises: SettingsError."""
     url = settings.need_database_url()
     scheme, rest = url.split("://", 1)
     if scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):

@@ -41,7 +41,7 @@ async def _is_done_with(connection: AsyncConnection, name: str, shard: int, sett
     """Whether the last relayed row stands in a later partition, so that all of this one were relayed."""
     found = await connection.execute(
         text(
-            "SELECT last.recorded_at < now() - :retention AND relayed.seq > last.seq_last"
+            "SELECT last.recorded_at < now() - CAST(:retention AS interval) AND relayed.seq > last.seq_last"
             f" FROM (SELECT seq_last, recorded_at FROM {name} WHERE shard = :shard ORDER BY seq_last DESC LIMIT 1) last"
             " JOIN relayed ON relayed.shard = :shard"
         ),

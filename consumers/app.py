@@ -1,0 +1,285 @@
+"""The composition root: everything that runs is put together here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from consumers import commands, disputes, payments, payouts, refunds, transfers
+from consumers.clock import run_clock
+from consumers.translate import read_command, translator
+from infra.kafka.connection import check_libraries, wait_for_kafka
+from infra.kafka.intake import Intake, StreamStalledError
+from infra.kafka.relay import run_relay
+from infra.kafka.topics import ensure_topics
+from infra.kafka.wakeups import CHANNEL, RelayWakeups
+from infra.ledger import Ledger, LedgerRules
+from infra.patience import Patience, sleep_unless
+from infra.postgres.engine import check_database, open_pool
+from infra.postgres.errors import TransientError, ours
+from infra.postgres.migrate import migrate
+from infra.settings import Settings, SettingsError
+from infra.telemetry import Progress, configure_logging
+from schemas.topics import OUTPUT_TOPICS, TOPICS
+
+log = logging.getLogger(__name__)
+
+ROLES = frozenset({"worker", "relay", "clock"})
+STREAMS = (payments, refunds, transfers, payouts, disputes, commands)
+PROGRESS_SECONDS = 10.0
+
+
+async def run(
+    settings: Settings,
+    roles: frozenset[str] = ROLES,
+    *,
+    ready: Callable[[], None] = lambda: print("ready", flush=True),
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run these roles until `stop` is set or the process is told to end; `ready` is called when all of them work.
+
+    Waits for Kafka and Postgres as long as they are away, at the start and later.
+    Writes: with all roles, the schema and the topics too. Raises: SettingsError, for what an operator must mend.
+    """
+    configure_logging(settings)
+    check_libraries()
+    settings.need_kafka_bootstrap()
+    if stop is None:
+        stop = asyncio.Event()
+        _stop_on_signals(stop)
+    if await _prepare_database(settings, stop, make=roles == ROLES) and not stop.is_set():
+        await wait_for_kafka(settings, stop)
+        async with _pool(settings, stop) as pool:
+            if pool is not None and not stop.is_set():
+                await _run_roles(settings, roles, pool, ready, stop)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _prepare_database(settings: Settings, stop: asyncio.Event, *, make: bool) -> bool:
+    """Bring the schema up to date, or find it so; False if `stop` came first. Raises: SettingsError."""
+    patience = Patience("Postgres")
+    while not stop.is_set():
+        try:
+            if make:
+                await migrate(settings)
+            connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
+            try:
+                await check_database(connection, settings)
+            finally:
+                await connection.close()
+        except SettingsError:
+            raise
+        except Exception as fault:
+            await patience.wait(_explained(fault, settings), stop)
+        else:
+            patience.over()
+            return True
+    return False
+
+
+def _explained(fault: Exception, settings: Settings) -> str:
+    """Why Postgres can't be used. Raises: SettingsError where waiting can't help."""
+    cause: BaseException = getattr(getattr(fault, "orig", None), "__cause__", None) or fault
+    wrong = (
+        asyncpg.InvalidPasswordError,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InsufficientPrivilegeError,
+    )
+    if isinstance(cause, wrong):
+        raise SettingsError(f"Postgres refuses what LEDGER_DATABASE_URL says: {cause}") from fault
+    known = ours(cause) if isinstance(cause, Exception) else cause
+    if not isinstance(known, TransientError):
+        raise fault
+    return f"can't be reached ({cause})"
+
+
+@contextlib.asynccontextmanager
+async def _pool(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
+    patience = Patience("Postgres")
+    pool = None
+    while pool is None and not stop.is_set():
+        try:
+            pool = await open_pool(settings)
+        except Exception as fault:
+            await patience.wait(_explained(fault, settings), stop)
+    try:
+        yield pool
+    finally:
+        if pool is not None:
+            pool.terminate()
+
+
+async def _run_roles(
+    settings: Settings, roles: frozenset[str], pool: asyncpg.Pool, ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    counts = await _topics(settings, stop)
+    if stop.is_set():
+        return
+    wakeups = RelayWakeups()
+    announcer = Announcer(pool)
+    ledger = Ledger(
+        pool,
+        LedgerRules(
+            shards=settings.shards,
+            partitions={name: counts[settings.topic(name)] for name in OUTPUT_TOPICS},
+            value_bytes_max={name: TOPICS[name].max_message_bytes for name in OUTPUT_TOPICS},
+            registered_only=settings.tenants == "registered",
+            patience_seconds=settings.parking_patience,
+            accounts_cached_max=settings.accounts_cached_max,
+            group=settings.group_id,
+        ),
+        read_command,
+        committed=wakeups.notify if "relay" in roles else announcer.announce,
+    )
+    work: list[Coroutine[Any, Any, None]] = [_watch_kafka(settings, stop)]
+    joined = asyncio.Event()
+    if "worker" in roles:
+        work.append(_consume(settings, ledger, pool, joined, stop))
+    else:
+        joined.set()
+    if "relay" in roles:
+        work.append(run_relay(settings, pool=pool, wakeups=wakeups, stop=stop))
+    if "clock" in roles:
+        work.append(run_clock(settings, ledger, pool, stop))
+    if "relay" not in roles:
+        work.append(announcer.run(stop))
+    work.append(_say_ready(joined, ready, stop))
+    await _all_until_stop(work, stop)
+
+
+async def _topics(settings: Settings, stop: asyncio.Event) -> dict[str, int]:
+    patience = Patience("Postgres")
+    while not stop.is_set():
+        try:
+            connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
+            try:
+                return await ensure_topics(settings, connection, stop)
+            finally:
+                await connection.close()
+        except SettingsError:
+            raise
+        except Exception as fault:
+            await patience.wait(_explained(fault, settings), stop)
+    return {}
+
+
+async def _say_ready(joined: asyncio.Event, ready: Callable[[], None], stop: asyncio.Event) -> None:
+    await asyncio.wait(
+        {asyncio.create_task(joined.wait()), asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
+    if joined.is_set():
+        ready()
+    await stop.wait()
+
+
+async def _all_until_stop(work: list[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
+    """Run these side by side; the first that fails ends all, and its error is raised."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        stop.set()
+        _, pending = await asyncio.wait(tasks, timeout=20)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+    for task in tasks:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            raise fault
+
+
+async def _consume(
+    settings: Settings, ledger: Ledger, pool: asyncpg.Pool, joined: asyncio.Event, stop: asyncio.Event
+) -> None:
+    """Read all input streams into the ledger until `stop`; begins anew when Kafka or a stream fails."""
+    patience = Patience("Kafka's input streams")
+    while not stop.is_set():
+        intake = Intake(settings, ledger, pool)
+        translate = translator(settings.shards)
+        for stream in STREAMS:
+            stream.subscribe(intake, translate)
+        helpers: set[asyncio.Task[None]] = set()
+        try:
+            await intake.start()
+            helpers = {asyncio.create_task(_say_progress(intake)), asyncio.create_task(_tell_joined(intake, joined))}
+            await intake.watch(stop)
+        except (KafkaError, OSError, StreamStalledError) as fault:
+            await patience.wait(f"they can't be read ({fault!r})", stop)
+        else:
+            patience.over()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await intake.stop()
+
+
+async def _tell_joined(intake: Intake, joined: asyncio.Event) -> None:
+    await intake.joined()
+    joined.set()
+
+
+async def _say_progress(intake: Intake) -> None:
+    progress = Progress()
+    started = time.monotonic()
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        now = time.monotonic()
+        progress.say(intake.counts, now - started)
+        started = now
+
+
+async def _watch_kafka(settings: Settings, stop: asyncio.Event) -> None:
+    """Say once when Kafka goes away, and once when it is back: the clients go on by themselves."""
+    while not stop.is_set():
+        await sleep_unless(stop, 5.0)
+        if not stop.is_set():
+            await wait_for_kafka(settings, stop)
+
+
+class Announcer:
+    """Tells relays in other processes of new outputs, one NOTIFY for what came meanwhile, after the commits."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._shards: set[int] = set()
+        self._news = asyncio.Event()
+
+    def announce(self, shard: int) -> None:
+        self._shards.add(shard)
+        self._news.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await sleep_unless_news(self._news, stop)
+            self._news.clear()
+            shards, self._shards = self._shards, set()
+            try:
+                await self._pool.execute(
+                    "SELECT pg_notify($1, shard::text) FROM unnest($2::int[]) AS shard", CHANNEL, list(shards)
+                )
+            except Exception as fault:
+                # Only a hint: a relay that doesn't hear of it finds it at its next poll.
+                log.debug("relays weren't told (%r)", fault)
+
+
+async def sleep_unless_news(news: asyncio.Event, stop: asyncio.Event) -> None:
+    """Wait for one of two events."""
+    waiting = {asyncio.create_task(news.wait()), asyncio.create_task(stop.wait())}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

@@ -1,0 +1,346 @@
+"""Kafka in: FastStream's batch subscribers, made safe against what their defaults would lose.
+
+FastStream polls and calls the handlers; which records are valid, where reading begins and what counts as read is
+decided by the partitions' readers. Nothing here acknowledges anything to anyone: the positions are in Postgres.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+from faststream.message import StreamMessage
+
+from domain.events import Event
+from infra.kafka.connection import client_arguments
+from infra.kafka.reader import PartitionReader, Prepared
+from infra.kafka.topics import topic_ids
+from infra.ledger import BatchResult, Ledger
+from infra.records import DeadLetter, InputRecord
+from infra.settings import Settings
+from schemas.wire import Malformed, WireEvent, read
+
+log = logging.getLogger(__name__)
+
+Translate = Callable[[WireEvent, InputRecord], Event | DeadLetter]
+
+PARSED_AT_ONCE = 250
+"""How many records are parsed before others may run: some milliseconds."""
+STALLED_SECONDS = 60.0
+LEAVE_SECONDS = 5.0
+COMMIT_SECONDS = 1.0
+
+
+class StreamStalledError(Exception):
+    """A stream isn't polled any more though nothing says that it ended: start it anew."""
+
+
+class Polled:
+    """What one poll gave of one partition, tagged in the same step with the reader that it was polled for.
+
+    It stands for its first record where FastStream asks for one: `topic`, `partition`, `offset`.
+    """
+
+    __slots__ = ("generation", "offset", "partition", "reader", "records", "topic")
+
+    def __init__(self, records: Sequence[ConsumerRecord], reader: PartitionReader) -> None:
+        first = records[0]
+        self.topic, self.partition, self.offset = first.topic, first.partition, first.offset
+        self.records = records
+        self.reader = reader
+        self.generation = reader.generation
+
+
+class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """aiokafka's consumer, whose polls are tagged, and dropped where no reader wants them."""
+
+    def __init__(self, *topics: str, readers: dict[TopicPartition, PartitionReader], **arguments: Any) -> None:
+        super().__init__(*topics, **arguments)
+        self.readers = readers
+        self.polled_at = time.monotonic()
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None) -> Any:
+        """Poll; between the poll and its tags nothing else runs, so no rebalance comes between."""
+        self.polled_at = time.monotonic()
+        found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        self.polled_at = time.monotonic()
+        return {
+            partition: [Polled(records, reader)]
+            for partition, records in found.items()
+            if records and (reader := self.readers.get(partition)) is not None and reader.reading.is_set()
+        }
+
+
+class _Unacknowledged(KafkaAckableMessage):
+    """A batch whose acknowledgement commits nothing; FastStream's rewind after a failure is left as it is."""
+
+    async def ack(self) -> None:
+        await StreamMessage.ack(self)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Gives each assigned partition a reader, and takes it away."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._stream.end_readers(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        # Everything up to the pause happens before anything is awaited: aiokafka goes on fetching meanwhile.
+        self._stream.begin_readers(assigned)
+
+
+class Stream:
+    """One input stream: its subscriber, its readers."""
+
+    def __init__(self, intake: Intake, name: str) -> None:
+        self.name = name
+        self.topic = intake.settings.topic(name)
+        self.readers: dict[TopicPartition, PartitionReader] = {}
+        self.assigned = asyncio.Event()
+        self.working = False
+        self._intake = intake
+        self.listener = _Listener(self)
+        self.subscriber: Any = None
+
+    @property
+    def consumer(self) -> LedgerConsumer | None:
+        return None if self.subscriber is None else self.subscriber.consumer
+
+    def begin_readers(self, assigned: set[TopicPartition]) -> None:
+        consumer = self.consumer
+        assert consumer is not None
+        for partition in assigned:
+            reader = self._intake.reader(partition, consumer)
+            self.readers[partition] = reader
+            reader.start()
+        self.assigned.set()
+
+    async def end_readers(self, revoked: set[TopicPartition]) -> None:
+        ending = [self.readers.pop(partition) for partition in revoked if partition in self.readers]
+        await asyncio.gather(*(reader.leave(LEAVE_SECONDS) for reader in ending))
+
+    async def take(self, batch: Sequence[Polled], translate: Translate) -> None:
+        """Parse what was polled and hand it to its readers; never raises but when this process ends."""
+        self.working = True
+        try:
+            for polled in batch:
+                await self._take_one(polled, translate)
+        except asyncio.CancelledError:
+            if self._intake.ending:
+                raise
+            # A stray cancellation would end FastStream's loop for good, and say nothing.
+            log.exception("%s: a handler was cancelled by something else than our end", self.topic)
+            self._begin_again(batch)
+        except Exception:
+            log.exception("%s: a handler failed", self.topic)
+            self._begin_again(batch)
+        finally:
+            self.working = False
+
+    async def _take_one(self, polled: Polled, translate: Translate) -> None:
+        events: list[Event] = []
+        letters: list[DeadLetter] = []
+        reader = polled.reader
+        for start in range(0, len(polled.records), PARSED_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            for raw in polled.records[start : start + PARSED_AT_ONCE]:
+                made = _read_one(raw, reader.topic_id, self.name, translate)
+                if isinstance(made, DeadLetter):
+                    letters.append(made)
+                else:
+                    events.append(made)
+        prepared = Prepared(polled.generation, polled.offset, polled.records[-1].offset + 1, events, letters)
+        await reader.offer(prepared)
+
+    def _begin_again(self, batch: Sequence[Polled]) -> None:
+        for polled in batch:
+            polled.reader.begin_again()
+
+
+def _read_one(raw: ConsumerRecord, topic_id: UUID, stream: str, translate: Translate) -> Event | DeadLetter:
+    record = InputRecord(raw.topic, topic_id, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, raw.headers)
+    wire = read(raw.value, raw.headers, stream)
+    if isinstance(wire, Malformed):
+        return DeadLetter(record, wire.code, wire.message)
+    return translate(wire, record)
+
+
+class Intake:
+    """All input streams of a worker: one FastStream broker, one consumer group a stream."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, pool: asyncpg.Pool) -> None:
+        self.settings = settings
+        self.ending = False
+        self.counts = BatchResult()
+        self.streams: dict[str, Stream] = {}
+        self._ledger = ledger
+        self._pool = pool
+        self._topic_ids: dict[str, UUID] = {}
+        self._broker = KafkaBroker(
+            settings.need_kafka_bootstrap(),
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            apply_types=False,
+            graceful_timeout=None,
+            logger=None,
+        )
+        self._commits: asyncio.Task[None] | None = None
+
+    def subscriber(self, name: str) -> Callable[[Callable[[Batch], Awaitable[None]]], None]:
+        """Subscribe a handler to a stream by its short name.
+
+        The handler gets a Batch and hands it on; it must not raise, and what it returns is published nowhere.
+        """
+        stream = self.streams[name] = Stream(self, name)
+
+        def decorate(handler: Callable[[Batch], Awaitable[None]]) -> None:
+            async def parse(polled: tuple[Polled, ...]) -> StreamMessage[Any]:
+                # FastStream's own parser raises on a header that is null or not UTF-8, and that record is lost.
+                return _Unacknowledged(
+                    body=b"", headers={}, raw_message=polled, message_id="", consumer=stream.consumer
+                )
+
+            async def decode(message: StreamMessage[Any]) -> Batch:
+                return Batch(stream, message.raw_message)
+
+            stream.subscriber = self._broker.subscriber(
+                stream.topic,
+                batch=True,
+                group_id=self.settings.group(name),
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                ack_policy=AckPolicy.NACK_ON_ERROR,
+                no_reply=True,
+                max_records=self.settings.batch_rows_max,
+                batch_timeout_ms=self.settings.batch_timeout_ms,
+                # Waiting for a database that is away must not cost us the partition.
+                max_poll_interval_ms=24 * 60 * 60 * 1000,
+                listener=stream.listener,
+                parser=parse,
+                decoder=decode,
+            )
+            stream.subscriber(handler)
+
+        return decorate
+
+    async def start(self) -> None:
+        """Join the groups and begin to read. Raises: KafkaError, OSError."""
+        await self._broker.connect()
+        for stream in self.streams.values():
+            # One builder for all streams would do if their readers were one's; a consumer gets its stream's.
+            stream.subscriber._outer_config.broker_config.builder = self._builder()
+        await self._broker.start()
+        self._commits = asyncio.create_task(self._commit_for_lag_monitors())
+
+    def _builder(self) -> Callable[..., LedgerConsumer]:
+        by_group = {self.settings.group(name): stream.readers for name, stream in self.streams.items()}
+        arguments = client_arguments(self.settings)
+
+        def build(*topics: str, group_id: str, **options: Any) -> LedgerConsumer:
+            return LedgerConsumer(
+                *topics,
+                readers=by_group[group_id],
+                group_id=group_id,
+                **(options | arguments | {"enable_auto_commit": False}),
+            )
+
+        return build
+
+    async def stop(self) -> None:
+        """Leave the groups; commits under way end first."""
+        self.ending = True
+        if self._commits is not None:
+            self._commits.cancel()
+        for stream in self.streams.values():
+            await stream.end_readers(set(stream.readers))
+        await self._broker.stop()
+
+    def reader(self, partition: TopicPartition, consumer: AIOKafkaConsumer) -> PartitionReader:
+        return PartitionReader(
+            partition=partition,
+            consumer=consumer,
+            ledger=self._ledger,
+            pool=self._pool,
+            topic_id_of=self._topic_id_of,
+            home_shard=partition.partition % self.settings.shards,
+            applied=self.counts.add,
+        )
+
+    async def _topic_id_of(self, topic: str, again: bool) -> UUID:
+        if again or topic not in self._topic_ids:
+            names = [topic] if again else [stream.topic for stream in self.streams.values()]
+            self._topic_ids |= await topic_ids(self.settings, names)
+        if topic not in self._topic_ids:
+            raise OSError(f"{topic} isn't on the broker")
+        return self._topic_ids[topic]
+
+    async def joined(self) -> None:
+        """Return when every stream has its partitions, none maybe, and every reader its position."""
+        for stream in self.streams.values():
+            await stream.assigned.wait()
+            for reader in list(stream.readers.values()):
+                await reader.reading.wait()
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set. Raises: StreamStalledError when a stream isn't polled any more."""
+        while not stop.is_set():
+            for stream in self.streams.values():
+                consumer = stream.consumer
+                silent = 0.0 if consumer is None else time.monotonic() - consumer.polled_at
+                if silent > STALLED_SECONDS and not stream.working:
+                    raise StreamStalledError(f"{stream.topic} was not polled for {silent:.0f} s")
+            try:
+                async with asyncio.timeout(1.0):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _commit_for_lag_monitors(self) -> None:
+        """Tell Kafka now and then what is committed in Postgres: nobody begins to read there."""
+        told: dict[TopicPartition, int] = {}
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            for stream in self.streams.values():
+                cursors = {
+                    partition: reader.cursor
+                    for partition, reader in stream.readers.items()
+                    if reader.cursor is not None and told.get(partition) != reader.cursor
+                }
+                if not cursors or stream.consumer is None:
+                    continue
+                try:
+                    await stream.consumer.commit(cursors)
+                    told |= cursors
+                except (KafkaError, OSError) as fault:
+                    log.debug("%s: lag monitors weren't told (%r)", stream.topic, fault)
+
+
+class Batch:
+    """What a handler gets: the records that one poll gave of its stream."""
+
+    __slots__ = ("_polled", "_stream")
+
+    def __init__(self, stream: Stream, polled: Sequence[Polled]) -> None:
+        self._stream = stream
+        self._polled = polled
+
+    async def hand_over(self, translate: Translate) -> None:
+        """Parse the records and hand them to the ledger, in order; returns when there is room for more."""
+        await self._stream.take(self._polled, translate)
+
+
+__all__ = ["Batch", "Intake", "LedgerConsumer", "Polled", "Stream", "StreamStalledError", "Translate"]
