@@ -162,8 +162,7 @@ class ShardRelay:
             try:
                 await self._relay_until_doubt()
             except ShardStoppedError as fault:
-                if str(fault) != stopped:
-                    log.error("%s", fault)
+                log.log(logging.DEBUG if str(fault) == stopped else logging.ERROR, "%s", fault)
                 stopped = str(fault)
                 await sleep_unless(self.leave, STOPPED_SECONDS)
             except Exception as fault:
