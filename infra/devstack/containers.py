@@ -105,9 +105,12 @@ def _make_kafka(choices: Choices) -> Any:
         KAFKA_PROCESS_ROLES="broker,controller",
         KAFKA_CONTROLLER_QUORUM_VOTERS="1@localhost:9093",
         KAFKA_CONTROLLER_LISTENER_NAMES="CONTROLLER",
-        KAFKA_LISTENERS="PLAINTEXT://0.0.0.0:9092,CONTROLLER://localhost:9093",
-        KAFKA_ADVERTISED_LISTENERS=f"PLAINTEXT://127.0.0.1:{choices.kafka_port}",
-        KAFKA_LISTENER_SECURITY_PROTOCOL_MAP="PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        # A door of its own for the broker itself: it sends the markers that end transactions to its advertised
+        # address, and inside the container nobody listens on our port.
+        KAFKA_LISTENERS="PLAINTEXT://0.0.0.0:9092,CONTROLLER://localhost:9093,BROKER://localhost:9094",
+        KAFKA_ADVERTISED_LISTENERS=f"PLAINTEXT://127.0.0.1:{choices.kafka_port},BROKER://localhost:9094",
+        KAFKA_LISTENER_SECURITY_PROTOCOL_MAP="PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BROKER:PLAINTEXT",
+        KAFKA_INTER_BROKER_LISTENER_NAME="BROKER",
         KAFKA_AUTO_CREATE_TOPICS_ENABLE="false",
         # One broker can't hold the three replicas that these topics have by default: no transaction would ever begin.
         KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR="1",
