@@ -1,0 +1,90 @@
+"""`make bench`: how fast the pipe is on this machine, beside what else could be done on it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from infra.devstack import down, up
+from tests.benchmarks.naive import measure_naive
+from tests.benchmarks.pipe import Burst, measure
+from tests.benchmarks.tpcb import measure_tpcb
+
+console = Console(width=100)
+
+
+def main() -> None:
+    """Measure on an embedded stack of its own, then remove it."""
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--payments", type=int, default=200_000, help="of each burst")
+    parser.add_argument("--accounts", type=int, default=10_000, help="customers that the spread bursts go to")
+    parser.add_argument("--only", choices=("pipe", "hot", "naive", "tpcb"), help="one part alone")
+    asked = parser.parse_args()
+    data = Path(tempfile.mkdtemp(prefix="ledgerstream-bench-"))
+    stack = up(data, progress=lambda line: console.print(f"[dim]{line}"))
+    try:
+        asyncio.run(_measure_all(stack, asked, data))
+    finally:
+        down(data, wipe=True)
+
+
+async def _measure_all(stack, asked: argparse.Namespace, data: Path) -> None:  # type: ignore[no-untyped-def]
+    bursts: list[Burst] = []
+    rates: dict[str, float] = {}
+    log = data / "ledger.log"
+    count = asked.payments
+    try:
+        if asked.only in (None, "pipe"):
+            bursts += await measure(stack, "spread", bursts=[count, count], accounts=asked.accounts, log=log)
+        if asked.only in (None, "hot"):
+            bursts += await measure(stack, "hot", bursts=[count], accounts=1, log=log)
+        if asked.only in (None, "naive"):
+            rates["the consumer one would write first"] = await measure_naive(
+                stack, count=max(500, count // 100), accounts=asked.accounts
+            )
+        if asked.only in (None, "tpcb"):
+            rates["pgbench, TPC-B, 4 clients (transactions)"] = measure_tpcb(stack, seconds=10)
+    except BaseException:
+        if log.exists():
+            console.print(log.read_text()[-3000:], markup=False)
+        raise
+    _show(bursts, rates)
+
+
+def _show(bursts: list[Burst], rates: dict[str, float]) -> None:
+    console.print(f"{platform.platform()}, {os.cpu_count()} cores, {platform.python_version()}")
+    table = Table(title="Payments a second, from waiting in Kafka to the last output committed")
+    for column in ("", "per second", "seconds", "CPU s: worker", "relay", "postgres", "kafka"):
+        table.add_column(column, justify="left" if not column else "right")
+    for burst in bursts:
+        cpu = burst.usage.cpu_seconds
+        table.add_row(
+            burst.name,
+            f"{burst.per_second:,.0f}",
+            f"{burst.seconds:.1f}",
+            *(f"{cpu.get(name, 0):.1f}" for name in ("worker", "relay", "postgres", "kafka")),
+        )
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:,.0f}", "", "", "", "", "")
+    console.print(table)
+    memory = Table(title="The most memory seen, MB")
+    for column in ("", "worker", "relay", "postgres", "kafka"):
+        memory.add_column(column, justify="left" if not column else "right")
+    for burst in bursts:
+        seen = burst.usage.memory_mb
+        memory.add_row(burst.name, *(f"{seen.get(name, 0):.0f}" for name in ("worker", "relay", "postgres", "kafka")))
+    console.print(memory)
+    naive = rates.get("the consumer one would write first")
+    if bursts and naive:
+        console.print(f"The pipe is {bursts[0].per_second / naive:.0f} times the consumer one would write first.")
+
+
+if __name__ == "__main__":
+    main()
