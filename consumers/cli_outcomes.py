@@ -75,7 +75,7 @@ def list_rejections(tenant: str, code: str | None, limit: int | None, json_wante
     _list(
         lambda connection: queries.list_rejections(connection, tenant, code=code, limit=limit),
         json_wanted,
-        Look(["Id", "Code", "Event", "Recorded", "Message"], row, "nothing was refused"),
+        Look(["Id", "Code", "Event", "Message"], row, "nothing was refused"),
     )
 
 
@@ -103,12 +103,12 @@ def list_parked(tenant: str, code: str | None, limit: int | None, json_wanted: b
 
     def row(found: ParkedEvent) -> list[str]:
         waits_for = found["waits_for"] or ""
-        return [found["id"], waits_for, _event(found["event"]), moment(found["since"]), moment(found["expires_at"])]
+        return [found["id"], waits_for, _event(found["event"]), moment(found["since"])]
 
     _list(
         lambda connection: queries.list_parked(connection, tenant, code=code, limit=limit),
         json_wanted,
-        Look(["Id", "Waits for", "Event", "Since", "Until"], row, "nothing is parked"),
+        Look(["Id", "Waits for", "Event", "Since"], row, "nothing is parked"),
     )
 
 
@@ -135,12 +135,12 @@ def list_dead_letters(code: str | None, limit: int | None, json_wanted: bool) ->
 
     def row(found: DeadLetter) -> list[str]:
         place = f"{found['topic']}[{found['partition']}]@{found['offset']}"
-        return [found["id"], found["code"], place, moment(found["recorded_at"]), found["message"]]
+        return [found["id"], found["code"], place, found["message"]]
 
     _list(
         lambda connection: queries.list_dead_letters(connection, code=code, limit=limit),
         json_wanted,
-        Look(["Id", "Code", "Record", "Recorded", "Message"], row, "no dead letters"),
+        Look(["Id", "Code", "Record", "Message"], row, "no dead letters"),
     )
 
 

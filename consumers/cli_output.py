@@ -66,20 +66,25 @@ def show_table(
     Nothing to show: one line on stderr that says so.
     """
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    rows, right = list(rows), frozenset(right)
-    if not rows:
+    cells, right = [list(row) for row in rows], frozenset(right)
+    if not cells:
         click.echo(empty, err=True)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left", title=title)
-    for column in columns:
+    for place, column in enumerate(columns):
         if column in right:
-            table.add_column(column, justify="right", no_wrap=True)
+            widest = max(len(cell) for cell in (column, *(row[place] for row in cells)))
+            table.add_column(column, justify="right", no_wrap=True, min_width=widest)
         else:
             table.add_column(column, overflow="fold")
-    for row in rows:
+    for row in cells:
         # Text, so that what stands in brackets in someone's description is not taken for markup.
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console = Console(highlight=False)
+    # Figures are never cut: where they don't fit, lines are longer than the terminal is wide.
+    console.width = max(console.width, Measurement.get(console, console.options, table).minimum)
+    console.print(table)

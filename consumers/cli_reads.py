@@ -99,20 +99,28 @@ def balance(
 
 
 def _show_balances(account: str, lines: list[BalanceLine], *, past: bool, recursive: bool) -> None:
+    # What eighty columns have room for: the version is in the JSON, and what is pending is seldom anything.
+    pending = any(line["pending"] for line in lines)
     columns = ["Posted", *(["With those below"] if recursive else [])]
-    columns += ["Natural"] if past else ["Pending", "Held", "Available", "Version", "Updated"]
-    rows = []
-    for line in lines:
-        currency, posted = line["currency"], line["posted"]
-        row = [money(posted, currency), *([money(line["recursive_posted"], currency)] if recursive else [])]
-        if past:
-            row.append(money(queries.natural(line["type"], posted), currency))
-        else:
-            row += [money(amount, currency) for amount in (line["pending"], line["held"], line["available"])]
-            row += [str(line["version"]), moment(line["updated_at"])]
-        rows.append(row)
+    columns += ["Natural"] if past else [*(["Pending"] if pending else []), "Held", "Available", "Updated"]
+    rows = [_balance_row(line, columns) for line in lines]
     title = f"{account} ({lines[0]['type']})" if lines else None
     show_table(columns, rows, right=columns, title=title, empty=f"{account}: nothing was posted to it yet")
+
+
+def _balance_row(line: BalanceLine, columns: list[str]) -> list[str]:
+    amounts = {
+        "Posted": line["posted"],
+        "With those below": line.get("recursive_posted"),
+        "Natural": queries.natural(line["type"], line["posted"]),
+        "Pending": line["pending"],
+        "Held": line["held"],
+        "Available": line["available"],
+    }
+    return [
+        moment(line["updated_at"]) if column == "Updated" else money(amounts[column], line["currency"])
+        for column in columns
+    ]
 
 
 @click.command("statement")

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from infra.postgres.partitions import make_partitions
+from infra.postgres.reading import sqlalchemy_url as sqlalchemy_url
 from infra.settings import Settings, SettingsError
 
 _SCRIPTS = Path(__file__).parent / "migrations"
@@ -80,12 +81,3 @@ async def _found_ledger(connection: AsyncConnection, shards: int) -> None:
         ),
         {"head": GENESIS_HEAD, "last": shards - 1},
     )
-
-
-def sqlalchemy_url(settings: Settings) -> str:
-    """`LEDGER_DATABASE_URL` for SQLAlchemy over asyncpg. Raises: SettingsError."""
-    url = settings.need_database_url()
-    scheme, rest = url.split("://", 1)
-    if scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
-        raise SettingsError(f"LEDGER_DATABASE_URL begins with {scheme}://; it must begin with postgresql://")
-    return f"postgresql+asyncpg://{rest}"

@@ -42,7 +42,7 @@ async def reading(settings: Settings) -> AsyncIterator[AsyncConnection]:
     Raises: UnreachableError when there is no connection to be had, or no ledger behind it; SettingsError.
     """
     engine = create_async_engine(
-        settings.asyncpg_dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
+        sqlalchemy_url(settings),
         poolclass=NullPool,
         isolation_level="REPEATABLE READ",
         connect_args={"server_settings": _SESSION, "timeout": CONNECT_SECONDS_MAX},
@@ -57,6 +57,15 @@ async def reading(settings: Settings) -> AsyncIterator[AsyncConnection]:
             await connection.close()
     finally:
         await engine.dispose()
+
+
+def sqlalchemy_url(settings: Settings) -> str:
+    """`LEDGER_DATABASE_URL` for SQLAlchemy over asyncpg. Raises: SettingsError."""
+    url = settings.need_database_url()
+    scheme, rest = url.split("://", 1)
+    if scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+        raise SettingsError(f"LEDGER_DATABASE_URL begins with {scheme}://; it must begin with postgresql://")
+    return f"postgresql+asyncpg://{rest}"
 
 
 @contextmanager
