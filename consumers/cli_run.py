@@ -49,10 +49,11 @@ def clock() -> None:
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The directory of the stack it runs on.  [default: a fresh one]",
+    help="The directory of its stack, which must be empty.  [default: a temporary one]",
 )
-def demo(data: Path | None) -> None:
+@click.option("--keep", is_flag=True, help="Leave the servers and the books up, and say how to reach them.")
+def demo(data: Path | None, keep: bool) -> None:
     """A week of a small marketplace, from Kafka through the ledger and out again, and what came of it."""
     from consumers.demo import main as run_demo
 
-    raise SystemExit(run_demo(data))
+    raise SystemExit(run_demo(data, keep=keep))

@@ -1,0 +1,71 @@
+"""The demo's publisher: a story onto the real topics, stage by stage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiokafka import AIOKafkaProducer
+
+from consumers.demo_scribe import ENTRY_ID, Record, Stage, Story
+from infra.drained import Rest
+from infra.kafka.connection import client_arguments, quiet_aiokafka
+from infra.kafka.subscriber import committed
+from infra.settings import Settings
+
+# One of the story's records is larger than the ledger takes, on purpose.
+_REQUEST_BYTES_MAX = 2 * 1024 * 1024
+
+
+async def publish_story(
+    settings: Settings, story: Story, *, drained: Callable[[], Awaitable[Rest]], say: Callable[[str], None]
+) -> Counter[str]:
+    """Publish each stage and wait until it is `drained`; how many records were acknowledged, by label."""
+    quiet_aiokafka(settings)
+    acknowledged: Counter[str] = Counter()
+    producer = AIOKafkaProducer(
+        **client_arguments(settings),
+        # In order within a partition, whatever is tried again.
+        enable_idempotence=True,
+        max_request_size=_REQUEST_BYTES_MAX,
+    )
+    await producer.start()
+    try:
+        for stage in story.stages:
+            say(f"{stage.name}: {len(stage.records)} records")
+            acknowledged += await _publish(settings, producer, stage)
+            await drained()
+    finally:
+        await producer.stop()
+    return acknowledged
+
+
+async def _publish(settings: Settings, producer: AIOKafkaProducer, stage: Stage) -> Counter[str]:
+    wanted = {record.entry_of for record in stage.records if record.entry_of is not None}
+    entry_ids = await _entry_ids(settings, wanted) if wanted else {}
+    sending = []
+    for record in stage.records:
+        value = _filled(record, entry_ids)
+        topic = settings.topic(record.topic)
+        sending.append(await producer.send(topic, value, key=record.key, headers=list(record.headers)))
+    await asyncio.gather(*sending)
+    return Counter(record.label for record in stage.records)
+
+
+def _filled(record: Record, entry_ids: dict[str, str]) -> bytes | None:
+    if record.entry_of is None or record.value is None:
+        return record.value
+    return record.value.replace(ENTRY_ID, entry_ids[record.entry_of].encode())
+
+
+async def _entry_ids(settings: Settings, idempotency_keys: set[str]) -> dict[str, str]:
+    """The entries that commands with these keys made, learned as any publisher learns it: from the outcomes."""
+    found: dict[str, str] = {}
+    for record in await committed(settings, ["outcomes"]):
+        data = orjson.loads(record.value)["data"]
+        key, entry_id = data["event"].get("idempotency_key"), data.get("result", {}).get("entry_id")
+        if key in idempotency_keys and entry_id is not None:
+            found[key] = entry_id
+    return found
