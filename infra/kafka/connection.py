@@ -9,7 +9,7 @@ import ssl
 from typing import Any
 
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.record import default_records
 
 from infra.patience import Patience
@@ -112,8 +112,10 @@ async def _probe(arguments: dict[str, Any]) -> str | None:
                 connection = await create_conn(host, port, **rest)
         except TimeoutError:
             fault = "no answer"
-        except (OSError, KafkaError) as error:
-            fault = f"can't be reached ({error})" if isinstance(error, OSError) else f"refuses us ({error})"
+        except (OSError, KafkaConnectionError) as error:
+            fault = f"can't be reached ({error})"
+        except KafkaError as error:
+            fault = f"refuses us ({error})"
         else:
             await connection.close()
             return None

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SHARE_SECONDS = 1.0
 # How often a stopped shard looks whether it was mended.
 STOPPED_SECONDS = 30.0
+# How long a relay waits at most before it looks whether Kafka or Postgres is back.
+AWAY_SECONDS = 2.0
 POOL_MAX = 4
 
 
@@ -47,7 +49,7 @@ async def run_relay(
     check_libraries()
     wanted = sorted(range(settings.shards) if shards is None else set(shards))
     wakeups = wakeups or RelayWakeups()
-    patience = Patience("the relay")
+    patience = Patience("the relay", seconds_most=AWAY_SECONDS)
     while not stop.is_set():
         try:
             async with _pool_of(settings, pool) as reading:
@@ -152,7 +154,7 @@ class ShardRelay:
         self._hints = hints
         self._shard = shard
         self._transactional_id = f"{ledger_id}.{shard}"
-        self._patience = Patience(f"the relay of shard {shard}")
+        self._patience = Patience(f"the relay of shard {shard}", seconds_most=AWAY_SECONDS)
         self.leave = asyncio.Event()
 
     async def run(self) -> None:
@@ -168,7 +170,8 @@ class ShardRelay:
             except Exception as fault:
                 # Whatever it was, the way on is the same, and no other shard has to stop for it.
                 unforeseen = None if isinstance(fault, (*POSTGRES_FAULTS, KafkaError)) else fault
-                said = f"in doubt ({fault!r}), starts again from its last seal"
+                reason = "no answer in time" if isinstance(fault, TimeoutError) else repr(fault)
+                said = f"in doubt ({reason}), starts again from its last seal"
                 await self._patience.wait(said, self.leave, unforeseen=unforeseen)
 
     async def _relay_until_doubt(self) -> None:

@@ -14,7 +14,7 @@ from infra.kafka.connection import client_arguments
 from infra.settings import Settings
 
 SEAL_TYPE = "ledger.sealed.v1"
-READ_SECONDS = 30.0
+READ_SECONDS = 10.0
 _FETCH_WAIT_MS = 100
 # The last seal is a few offsets before the end: each commit takes one, each aborted transaction two.
 _LOOK_BACK = 100
