@@ -58,6 +58,8 @@ def expire(events: Iterable[tuple[Event, RejectionCode]], books: Books) -> Decid
 
 def _decide_one(event: Event, books: Books, decided: Decided) -> None:
     books.begin()
+    # An event that was parked in a database transaction that came to nothing must not pass for one that is parked.
+    event.parked_seq = None
     known = _known(event, books)
     if isinstance(known, Duplicate):
         decided.duplicates += 1
@@ -115,21 +117,21 @@ def _conflict(event: Event, key: Key, claim: Claim, books: Books) -> Duplicate |
             return Duplicate()
         message = f"the event {event.event_id} of {event.source} was here before, with another body"
     elif key == event.natural and event.command.taken is not None:
-        # A create that was told so is told once: its delivery may be known by now.
-        if _said_before(event, books):
+        # A create that was told so is told once: its delivery, or the key it claimed when refused, may be known by now.
+        if _said_before(event, books, event.delivery, event.publisher):
             return Duplicate()
         return Rejected(event.command.taken, "it was made before, with other data", conflicts_with=claim.seq)
     else:
-        if _said_before(event, books):
+        if _said_before(event, books, event.delivery):
             return Duplicate()
         which = "this business fact" if key == event.natural else f"the key {event.idempotency_key}"
         message = f"{which} was here before, with other data; the first stands"
     return Rejected(RejectionCode.IDEMPOTENCY_CONFLICT, message, conflicts_with=claim.seq)
 
 
-def _said_before(event: Event, books: Books) -> bool:
-    claim = books.claims.get(event.delivery)
-    return claim is not None and claim.fingerprint == event.fingerprint
+def _said_before(event: Event, books: Books, *keys: Key | None) -> bool:
+    claims = [claim for key in keys if key is not None and (claim := books.claims.get(key)) is not None]
+    return any(claim.fingerprint == event.fingerprint for claim in claims)
 
 
 def _judge(event: Event, books: Books) -> Outcome:
@@ -164,8 +166,10 @@ def _claim(event: Event, outcome: Applied | Rejected | Parked, books: Books) -> 
         if event.natural is not None and not (refused and (event.command.fact or event.command.taken is not None)):
             claimed.append(event.natural)
     for key in claimed:
-        books.claims[key] = claim
-        books.new_claims[key] = claim
+        # A create of an id that is taken may carry a key that is taken, too: whoever has it keeps it.
+        if key not in books.claims:
+            books.claims[key] = claim
+            books.new_claims[key] = claim
 
 
 def _release(event: Event, books: Books) -> None:
@@ -181,16 +185,15 @@ def _release(event: Event, books: Books) -> None:
 def _end(event: Event, outcome: Applied | Rejected | Parked, books: Books, decided: Decided) -> None:
     """Note how an event ended, number its outputs, and say what has arrived by it."""
     decided.handled.append(Handled(event, books.next_seq, outcome, resumes=event.parked_seq))
-    if event.tenant_id not in books.known_tenants and not (
-        isinstance(outcome, Rejected) and outcome.code is RejectionCode.TENANT_NOT_FOUND
-    ):
+    if event.tenant_id not in books.known_tenants and _makes_tenant(outcome, books):
         books.known_tenants.add(event.tenant_id)
         books.new_tenants.add(event.tenant_id)
     match outcome:
         case Applied():
-            arrived = event.command.arrives(event.tenant_id)
-            if arrived is not None and books.waiting.get(arrived):
-                books.arrived.append(arrived)
+            if event.arrives is not None and books.waiting.get(event.arrives):
+                books.arrived.append(event.arrives)
+            if event.arrives is not None and not books.waiting_whole:
+                decided.left_waiting.add(event.arrives)
             books.next_seq += outcome.outputs
         case Parked():
             event.parked_seq = books.next_seq
@@ -201,3 +204,10 @@ def _end(event: Event, outcome: Applied | Rejected | Parked, books: Books, decid
             if event.parked_seq is not None and event.command.fact:
                 _release(event, books)
             books.next_seq += 1
+
+
+def _makes_tenant(outcome: Applied | Rejected | Parked, books: Books) -> bool:
+    """Whether the first event of a tenant brings it into being: where tenants are registered only `tenant.create`."""
+    if books.registered_only:
+        return isinstance(outcome, Applied)
+    return not (isinstance(outcome, Rejected) and outcome.code is RejectionCode.TENANT_NOT_FOUND)

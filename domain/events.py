@@ -66,11 +66,14 @@ class Event:
     natural: Key | None = field(init=False)
     publisher: Key | None = field(init=False)
     delivery: Key = field(init=False)
+    arrives: Key | None = field(init=False)
+    """What parked events may wait for, and this event makes."""
 
     def __post_init__(self) -> None:
         self.natural = self.command.natural_key(self.tenant_id)
         self.publisher = None if self.idempotency_key is None else publisher_key(self.tenant_id, self.idempotency_key)
         self.delivery = delivery_key(self.tenant_id, self.source, self.event_id)
+        self.arrives = self.command.arrives(self.tenant_id)
 
 
 class Posting(NamedTuple):

@@ -72,16 +72,17 @@ class PaymentCaptured(Command):
         draft = Draft("payment", {"payment_id": self.payment_id}, self.description, self.metadata)
         outcome = post_fact(books, event, draft, legs)
         if isinstance(outcome, Applied):
-            self._keep(tenant_id, cash, books)
+            self._keep(event, cash, books)
         return outcome
 
-    def _keep(self, tenant_id: str, cash: Account, books: Books) -> None:
-        key = self.arrives(tenant_id)
+    def _keep(self, event: Event, cash: Account, books: Books) -> None:
+        key = event.arrives
+        assert key is not None
         payments = books.payments.get(key) or []
         payment = matching(payments, currency=self.currency, customer_id=self.customer_id)
         if payment is None:
             payment = Payment(
-                tenant_id, self.provider, self.payment_id, self.currency, self.customer_id, cash.account_id
+                event.tenant_id, self.provider, self.payment_id, self.currency, self.customer_id, cash.account_id
             )
             payments.append(payment)
         payment.captured += self.amount

@@ -142,23 +142,17 @@ class OutputWriter:
         else:
             effective_at = rfc3339(entry.effective_at)
             named = f',"entry_id":"{entry.entry_id}"'
-            self._entry(event, entry, applied.changes, effective_at, cause)
+            self._entry(event, entry, effective_at, cause)
         for change in applied.changes:
             self._balance(event, change, effective_at, named, cause)
         if applied.result is not None:
             result = orjson.dumps(applied.result).decode()
             self._outcome(event, "command.applied.v1", f'"event":{_event_reference(event)},"result":{result}')
 
-    def _entry(
-        self, event: Event, entry: Entry, changes: Sequence[BalanceChange], effective_at: str, cause: str
-    ) -> None:
-        keys = {
-            (change.account.name, change.currency): self.stream_key(change.account, change.currency, change.balance)
-            for change in changes
-        }
+    def _entry(self, event: Event, entry: Entry, effective_at: str, cause: str) -> None:
         legs = ",".join(
             [
-                f'{{{keys[account.name, currency].leg},"amount":{amount}'
+                f'{{{self.stream_key(account, currency, account.balances[currency]).leg},"amount":{amount}'
                 f',"posted_after":{posted_after},"version":{version}}}'
                 for account, currency, amount, posted_after, version in entry.postings
             ]

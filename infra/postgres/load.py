@@ -108,6 +108,7 @@ async def _load_parked(connection: Connection, books: Books, needs: Needs, read_
             waits_for = Key(row["waits_for"].bytes)
             books.waiting.setdefault(waits_for, deque()).append(event)
             name_needs(event, needs)
+    books.waiting_whole = left > 0
 
 
 EVENT_COLUMNS = (
@@ -138,9 +139,8 @@ def name_needs(event: Event, needs: Needs) -> None:
     """Add what one event needs to a batch's needs."""
     needs.tenants.add(event.tenant_id)
     event.command.needs(event.tenant_id, needs)
-    arrives = event.command.arrives(event.tenant_id)
-    if arrives is not None:
-        needs.arrivals.add(arrives)
+    if event.arrives is not None:
+        needs.arrivals.add(event.arrives)
 
 
 # --- what stays open after money events -----------------------------------------------------------------------------
