@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
+import uvloop
 
 from consumers.cli_settings import settings_of_command
 
@@ -18,7 +18,7 @@ def _run(roles: frozenset[str]) -> None:
     settings = settings_of_command()
     settings.need_database_url()
     settings.need_kafka_bootstrap()
-    asyncio.run(run_roles(settings, roles))
+    uvloop.run(run_roles(settings, roles))
 
 
 @click.command("run")
