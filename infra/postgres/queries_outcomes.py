@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 
 from sqlalchemy import ColumnElement, Row, Select, Table, and_, func, literal, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.kafka.partitioner import partition_of
@@ -165,7 +166,7 @@ async def input_positions(connection: AsyncConnection) -> list[InputPosition]:
     columns = (input_offsets.c.topic, input_offsets.c.partition, input_offsets.c.next_offset)
     query = (
         select(*columns)
-        .distinct(input_offsets.c.topic, input_offsets.c.partition)
+        .ext(distinct_on(input_offsets.c.topic, input_offsets.c.partition))
         .order_by(input_offsets.c.topic, input_offsets.c.partition, input_offsets.c.updated_at.desc())
     )
     return [

@@ -26,6 +26,10 @@ _SESSION = {
     "tcp_keepalives_interval": "10",
     # Compiling takes longer than any of these reads.
     "jit": "off",
+    # Plans that can't turn: on tables never analyzed the planner would rather scan all of a growing table.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 _SCHEMA_MISSING = frozenset({"42P01", "42703", "3F000"})  # undefined table, column, schema
 _REFUSED = frozenset({"28000", "28P01", "3D000", "42501"})  # no such role, wrong password, no such database, no right
