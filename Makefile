@@ -18,7 +18,7 @@ TESTS := $(wildcard tests/unit tests/property tests/integration tests/faults tes
 help:
 	@echo "make demo     a week of a small marketplace, from Kafka through the ledger and out again"
 	@echo "make test     format, lint, types, layers, and all tests, against a real Kafka and a real Postgres"
-	@echo "make bench    how fast it is on this machine"
+	@echo "make bench    how fast it is on this machine (one part: make bench ARGS=\"--only pipe\")"
 	@echo "make lint     format, lint, types and layers only"
 	@echo "make format   put the code in form"
 	@echo "make lock     pin what pyproject.toml asks for (make upgrade: at the newest versions)"
@@ -29,13 +29,13 @@ demo: $(READY)
 
 test: lint
 	@echo "== tests"
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 bench: $(READY)
-	@$(BIN)/ledgerstream bench
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(READY)
-	@echo "== format" && $(BIN)/ruff format --check --quiet $(SOURCES)
+	@echo "== format" && $(BIN)/ruff format --check $(SOURCES)
 	@echo "== lint" && $(BIN)/ruff check --quiet $(SOURCES)
 	@echo "== types" && $(BIN)/mypy
 	@echo "== layers" && $(BIN)/lint-imports
