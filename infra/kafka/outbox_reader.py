@@ -15,7 +15,8 @@ PAGE_BYTES = 16 * 1024 * 1024
 QUERY_SECONDS = 30.0
 
 # A page ends where its bodies or their outputs get too many, but always has one row. The bodies stand outside the
-# table, so what the page leaves out is never read.
+# table, so what the page leaves out is never read. The bound by the first row keeps a plan made without statistics
+# from sorting a long backlog for each page.
 _PAGE = """
 SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body
 FROM (
@@ -27,6 +28,7 @@ FROM (
         SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body
         FROM outbox
         WHERE shard = $1 AND seq_last > $2
+            AND seq_last <= $5 + (SELECT min(seq_last) FROM outbox WHERE shard = $1 AND seq_last > $2)
         ORDER BY seq_last
         LIMIT $3
     ) AS waiting

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from types import ModuleType
 
 import asyncpg
 import orjson
+import pytest
 
+from infra.kafka import outbox_reader, transactions
+from infra.kafka.producer import TransactionalProducer
 from infra.kafka.wakeups import CHANNEL, RelayWakeups
 from infra.settings import Settings
 from schemas.envelope import OutputEnvelope
@@ -215,3 +219,55 @@ async def test_the_hint_how_far_it_came_follows(books: asyncpg.Connection, setti
     async with running_relay(settings):
         await sealed(settings, 0, 2)
     assert await books.fetchval("SELECT seq FROM relayed WHERE shard = 0") == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "limit"),
+    [(outbox_reader, "PAGE_ROWS"), (outbox_reader, "PAGE_BYTES"), (transactions, "TRANSACTION_BYTES_MAX")],
+)
+async def test_a_page_and_a_transaction_hold_one_row_at_least(
+    books: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch, module: ModuleType, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 1)
+    for number in range(5):
+        await write_outbox(books, 0, [balance_changed(number), entry_recorded(number)])
+    async with running_relay(settings, shards=[0]):
+        await sealed(settings, 0, 10)
+    assert_once_and_in_order(await committed(settings, "balances", "entries"), epoch=1, shard=0, seq_last=10)
+
+
+async def test_every_transaction_of_the_relay_has_an_epoch_of_its_own(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    for number in range(6):
+        await write_outbox(books, 0, [entry_recorded(number)])
+    async with running_relay(replace(settings, relay_transaction_rows_max=1), shards=[0]):
+        await sealed(settings, 0, 6)
+    ledger_id = await books.fetchval("SELECT ledger_id FROM ledger")
+    successor = TransactionalProducer(settings, f"{ledger_id}.0")
+    try:
+        await successor.start()
+        # The relay began with epoch 0; each of its transactions took one, and so does this one's start.
+        assert successor.epoch[1] == 7
+    finally:
+        await successor.discard()
+
+
+async def test_a_page_is_read_in_order_from_the_index_on_a_table_never_analyzed(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    await books.execute(
+        "INSERT INTO outbox (shard, seq_last, seq_first, epoch, recorded_at, head_hash, body)"
+        " SELECT 0, n, n, 1, now(), sha256(''), sha256('') FROM generate_series(1, 20000) n"
+    )
+    page = await books.fetch(outbox_reader._PAGE, 0, 100, 10, 1_000_000, 1_000)
+    assert [row["seq_last"] for row in page] == list(range(101, 111))
+    plan = "\n".join(row[0] for row in await books.fetch(f"EXPLAIN {_with_values(outbox_reader._PAGE)}"))
+    assert "Seq Scan" not in plan
+    assert "Sort  (" not in plan
+
+
+def _with_values(query: str) -> str:
+    for place, value in {"$1": "0", "$2": "100", "$3": "10", "$4": "1000000", "$5": "1000"}.items():
+        query = query.replace(place, value)
+    return query
