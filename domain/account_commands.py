@@ -60,6 +60,8 @@ class AccountCreate(Command):
         needs.accounts.add((tenant_id, self.name))
         if self.parent is not None:
             needs.accounts.add((tenant_id, self.parent))
+            # A later command of the same batch may put an account below this one.
+            needs.ancestors_of.add((tenant_id, self.parent))
 
     def decide(self, event: Event, books: Books) -> Outcome:
         refusal = self._refusal(event.tenant_id, books)

@@ -32,6 +32,11 @@ class TenantCreate(Command):
             return Rejected(
                 RejectionCode.TENANT_EXISTS, f"tenant {event.tenant_id} lives on shard {books.shard} already"
             )
+        if self.shard is not None and self.shard != books.shard:
+            return Rejected(
+                RejectionCode.TENANT_NOT_FOUND,
+                f"there is no shard {self.shard} for tenant {event.tenant_id} to live on",
+            )
         return Applied(result={"tenant_id": event.tenant_id, "shard": books.shard})
 
 

@@ -80,6 +80,8 @@ class Books:
     disputes: Shelf[Dispute] = field(default_factory=Shelf)
     waiting: dict[Key, deque[Event]] = field(default_factory=dict)
     """Parked events by what they wait for, in the order of their parking."""
+    waiting_whole: bool = True
+    """Whether `waiting` has all that wait for what the batch may make, or no more than one transaction takes."""
     waiting_count: dict[Key, int] = field(default_factory=dict)
     arrived: deque[Key] = field(default_factory=deque)
     _drafts: dict[tuple[str, str], Account] = field(default_factory=dict)

@@ -80,7 +80,9 @@ class EntryReverse(Command):
     description: str | None = None
 
     def natural_key(self, tenant_id: str) -> Key:
-        return natural_key(tenant_id, "reverse", self.entry_id)
+        # One entry, one key, however its id is spelled.
+        uuid = _uuid(self.entry_id)
+        return natural_key(tenant_id, "reverse", self.entry_id if uuid is None else str(uuid))
 
     def needs(self, tenant_id: str, needs: Needs) -> None:
         uuid = _uuid(self.entry_id)

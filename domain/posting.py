@@ -31,21 +31,21 @@ class Draft:
 class Change:
     """The net of an entry's legs on one account in one currency."""
 
-    __slots__ = ("account", "amount", "balance", "currency")
+    __slots__ = ("account", "amount", "balance", "currency", "held", "posted_after")
 
     def __init__(self, account: Account, currency: str, amount: int) -> None:
         self.account = account
         self.currency = currency
         self.amount = amount
-        self.balance = account.balances.get(currency)
+        self.balance = balance = account.balances.get(currency)
+        if balance is None:
+            self.posted_after, self.held = amount, 0
+        else:
+            self.posted_after, self.held = balance.posted + amount, balance.held
 
-    @property
-    def posted_after(self) -> int:
-        return self.amount if self.balance is None else self.balance.posted + self.amount
-
-    @property
-    def held(self) -> int:
-        return 0 if self.balance is None else self.balance.held
+    def add(self, amount: int) -> None:
+        self.amount += amount
+        self.posted_after += amount
 
 
 def refuse_amount(amount: int, *, least: int = 1, what: str = "amount") -> Rejected | None:
@@ -77,7 +77,8 @@ def post_fact(books: Books, event: Event, draft: Draft, legs: Sequence[Leg]) -> 
     effective_at, late = _first_open_instant(books, event)
     if late:
         breaches.append(RejectionCode.PERIOD_CLOSED)
-    breaches.sort(key=_BREACH_ORDER.__getitem__)
+    if breaches:
+        breaches.sort(key=_BREACH_ORDER.__getitem__)
     return record(books, event, draft, legs, changes, effective_at=effective_at, breaches=breaches)
 
 
@@ -90,7 +91,7 @@ def net_changes(legs: Sequence[Leg]) -> list[Change]:
         if change is None:
             changes[place] = Change(account, currency, amount)
         else:
-            change.amount += amount
+            change.add(amount)
     return list(changes.values())
 
 
@@ -99,7 +100,11 @@ def refuse_overflow(changes: Sequence[Change]) -> Rejected | None:
     for change in changes:
         after = change.posted_after
         available = change.account.natural(after) - change.held
-        if not (-AMOUNT_MAX <= after <= AMOUNT_MAX and -AMOUNT_MAX <= available <= AMOUNT_MAX):
+        if not (
+            -AMOUNT_MAX <= after <= AMOUNT_MAX
+            and -AMOUNT_MAX <= available <= AMOUNT_MAX
+            and -AMOUNT_MAX <= change.amount <= AMOUNT_MAX
+        ):
             return Rejected(
                 RejectionCode.AMOUNT_OUT_OF_RANGE,
                 f"the balance of {change.account.name} in {change.currency} would be {after}; the most is {AMOUNT_MAX}",
@@ -165,45 +170,51 @@ def record(
 ) -> Applied:
     """Write an entry into the books. Nothing can refuse it any more."""
     _open_accounts(books, changes)
-    after: dict[tuple[str, str], Balance] = {}
-    balance_changes = []
-    for change in changes:
-        account, currency, amount = change.account, change.currency, change.amount
-        balance = change.balance
-        if balance is None:
-            balance = account.balances[currency] = Balance()
-        balance.posted += amount
-        balance.version += 1
-        balance.updated_at = books.recorded_at
-        after[account.name, currency] = balance
-        balance_changes.append(
-            BalanceChange(
-                account, currency, balance, amount, 0, 0, balance.posted, balance.pending, balance.held, balance.version
-            )
-        )
-    entry = Entry(
-        entry_id=entry_id(books.epoch, books.shard, books.next_seq),
-        seq=books.next_seq,
-        kind=draft.kind,
-        postings=[
-            Posting(account, currency, amount, balance.posted, balance.version)
+    balance_changes = [_move_balance(change, books) for change in changes]
+    if len(changes) == len(legs):
+        # Each leg is on an account of its own, in the same order: nothing needs to be looked up.
+        postings = [
+            Posting(change.account, change.currency, change.amount, moved.posted, moved.version)
+            for change, moved in zip(changes, balance_changes, strict=True)
+        ]
+    else:
+        after = {(moved.account.name, moved.currency): moved for moved in balance_changes}
+        postings = [
+            Posting(account, currency, amount, moved.posted, moved.version)
             for account, currency, amount in legs
-            for balance in (after[account.name, currency],)
-        ],
-        effective_at=effective_at,
-        occurred_at=event.occurred_at,
-        references=draft.references,
-        description=draft.description,
-        metadata=draft.metadata,
-        reverses=draft.reverses,
-        breaches=breaches,
+            for moved in (after[account.name, currency],)
+        ]
+    entry = Entry(
+        entry_id(books.epoch, books.shard, books.next_seq),
+        books.next_seq,
+        draft.kind,
+        postings,
+        effective_at,
+        event.occurred_at,
+        draft.references,
+        draft.description,
+        draft.metadata,
+        draft.reverses,
+        breaches,
     )
-    return Applied(entry=entry, changes=balance_changes)
+    return Applied(entry, balance_changes)
+
+
+def _move_balance(change: Change, books: Books) -> BalanceChange:
+    balance = change.balance
+    if balance is None:
+        balance = change.account.balances[change.currency] = Balance()
+    balance.posted = posted = change.posted_after
+    balance.version = version = balance.version + 1
+    balance.updated_at = books.recorded_at
+    return BalanceChange(
+        change.account, change.currency, balance, change.amount, 0, 0, posted, balance.pending, balance.held, version
+    )
 
 
 def _open_accounts(books: Books, changes: Sequence[Change]) -> None:
     ordinal = 0
     for change in changes:
-        if change.account.account_id == NOT_OPENED:
+        if change.account.account_id is NOT_OPENED:
             ordinal += 1
             books.open_account(change.account, ordinal)

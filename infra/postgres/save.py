@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 from asyncpg.pgproto import pgproto
@@ -121,6 +120,13 @@ async def save_journal(connection: Connection, books: Books, decided: Decided) -
     await _copy(connection, "events", _EVENTS, event_rows)
     await _copy(connection, "entries", _ENTRIES, entry_rows)
     await _copy(connection, "postings", _POSTINGS, posting_rows)
+    # Before the claims: a key that was given back may have been claimed again since.
+    if books.released:
+        await connection.execute(
+            "DELETE FROM idempotency_keys WHERE shard = $1 AND key = ANY($2::uuid[])",
+            books.shard,
+            [pgproto.UUID(key) for key in books.released],
+        )
     # In the order of the index, so that neighbours fall on one page.
     claims = sorted(books.new_claims.items())
     await _copy(
@@ -129,12 +135,6 @@ async def save_journal(connection: Connection, books: Books, decided: Decided) -
         _KEYS,
         [(books.shard, pgproto.UUID(key), claim.seq, claim.fingerprint, FINGERPRINT_VERSION) for key, claim in claims],
     )
-    if books.released:
-        await connection.execute(
-            "DELETE FROM idempotency_keys WHERE shard = $1 AND key = ANY($2::uuid[])",
-            books.shard,
-            [pgproto.UUID(key) for key in books.released],
-        )
 
 
 def _event_row(books: Books, handled: Handled) -> tuple[Any, ...]:
@@ -214,7 +214,7 @@ async def save_accounts(connection: Connection, books: Books, decided: Decided) 
     await _copy(connection, "accounts", _ACCOUNTS, [_account_row(books.shard, account) for account in books.opened])
     await _update_accounts(connection, books)
     balances: dict[int, tuple[Account, str, Balance]] = {}
-    days: dict[tuple[UUID, str, date], list[int]] = {}
+    days: dict[tuple[int, str, date], list[Any]] = {}
     for handled in decided.handled:
         outcome = handled.outcome
         if not isinstance(outcome, Applied):
@@ -224,7 +224,7 @@ async def save_accounts(connection: Connection, books: Books, decided: Decided) 
         if outcome.entry is not None:
             _add_days(days, outcome.entry)
     await _save_balances(connection, books, balances.values())
-    await _save_days(connection, books.shard, days)
+    await _save_days(connection, books.shard, days.values())
 
 
 def _account_row(shard: int, account: Account) -> tuple[Any, ...]:
@@ -289,38 +289,34 @@ async def _save_balances(connection: Connection, books: Books, moved: Iterable[t
         )
 
 
-def _add_days(days: dict[tuple[UUID, str, date], list[int]], entry: Entry) -> None:
-    day = entry.effective_at.astimezone(UTC).date()
+def _add_days(days: dict[tuple[int, str, date], list[Any]], entry: Entry) -> None:
+    effective_at = entry.effective_at
+    day = (effective_at if effective_at.tzinfo is UTC else effective_at.astimezone(UTC)).date()
     for account, currency, amount, _, _ in entry.postings:
-        place = (account.account_id, currency, day)
+        # An account is one object in memory; its id() is cheaper to hash than its UUID.
+        place = (id(account), currency, day)
         found = days.get(place)
         if found is None:
-            days[place] = [amount, entry.seq, entry.seq]
+            days[place] = [account.account_id, currency, day, amount, entry.seq, entry.seq]
         else:
-            found[0] += amount
-            found[2] = entry.seq
+            found[3] += amount
+            found[5] = entry.seq
 
 
-async def _save_days(connection: Connection, shard: int, days: dict[tuple[UUID, str, date], list[int]]) -> None:
-    if not days:
+async def _save_days(connection: Connection, shard: int, rows: Collection[list[Any]]) -> None:
+    if not rows:
         return
-    account_ids, currencies, dates = zip(*days, strict=True)
-    changes, firsts, lasts = zip(*days.values(), strict=True)
+    # A sum that leaves 64 bits within one batch is refused by the driver; halved batches then bring it in parts.
     await connection.execute(
         """
         INSERT INTO balance_days AS d (shard, account_id, currency, day, change, seq_first, seq_last)
         SELECT $1, n.*
-        FROM unnest($2::uuid[], $3::text[], $4::date[], $5::numeric[], $6::bigint[], $7::bigint[]) AS n
+        FROM unnest($2::uuid[], $3::text[], $4::date[], $5::bigint[], $6::bigint[], $7::bigint[]) AS n
         ON CONFLICT (shard, account_id, currency, day) DO UPDATE
         SET change = d.change + excluded.change, seq_last = excluded.seq_last
         """,
         shard,
-        account_ids,
-        currencies,
-        dates,
-        changes,
-        firsts,
-        lasts,
+        *zip(*rows, strict=True),
     )
 
 
@@ -342,19 +338,21 @@ async def _save_payments(connection: Connection, books: Books) -> None:
     known = [_payment_row(key, payment) for key, payment in touched if payment.loaded]
     # A payment that nothing in the batch follows was not loaded: what it has is added to.
     await _upsert_payments(
-        connection, books.shard, fresh, "p.captured + excluded.captured, p.refunded + excluded.refunded"
+        connection, books.shard, fresh, "bigint", "p.captured + excluded.captured, p.refunded + excluded.refunded"
     )
-    await _upsert_payments(connection, books.shard, known, "excluded.captured, excluded.refunded")
+    await _upsert_payments(connection, books.shard, known, "numeric", "excluded.captured, excluded.refunded")
 
 
-async def _upsert_payments(connection: Connection, shard: int, rows: Sequence[tuple[Any, ...]], sums: str) -> None:
+async def _upsert_payments(
+    connection: Connection, shard: int, rows: Sequence[tuple[Any, ...]], number: str, sums: str
+) -> None:
     if rows:
         await connection.execute(
             f"""
             INSERT INTO payments AS p (shard, payment_key, currency, customer_id, captured, refunded, tenant_id,
                 provider, payment_id, cash_account_id)
             SELECT $1, n.*
-            FROM unnest($2::uuid[], $3::text[], $4::text[], $5::numeric[], $6::numeric[], $7::text[], $8::text[],
+            FROM unnest($2::uuid[], $3::text[], $4::text[], $5::{number}[], $6::{number}[], $7::text[], $8::text[],
                 $9::text[], $10::uuid[]) AS n
             ON CONFLICT (shard, payment_key, currency, customer_id) DO UPDATE
             SET (captured, refunded) = ROW ({sums})

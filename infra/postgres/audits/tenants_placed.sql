@@ -1,9 +1,9 @@
--- All events and accounts of a tenant are on the tenant's shard; only what was refused because its tenant is not
--- registered has none.
+-- All events and accounts of a tenant are on the tenant's shard; only what was refused may have come before the tenant
+-- was registered.
 WITH places AS (
     SELECT DISTINCT shard, tenant_id
     FROM events
-    WHERE code IS DISTINCT FROM 'tenant_not_found'
+    WHERE outcome <> 'rejected'
   UNION
     SELECT DISTINCT shard, tenant_id
     FROM accounts
