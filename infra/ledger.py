@@ -29,6 +29,7 @@ from infra.postgres.errors import UnstorableError, ours
 from infra.postgres.load import Connection, ReadCommand, ShardState
 from infra.records import DeadLetter, OffsetSwap, Origin
 from schemas.fingerprint import differing_fields
+from schemas.wire import printable
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,10 @@ class Ledger:
             if shard is None:
                 shard = found.get(event.tenant_id)
             if shard is None:
-                shard = found[event.tenant_id] = self._first_shard(event)
+                shard = self._first_shard(event)
+                # Where tenants are registered, what comes before `tenant.create` is refused and settles nothing.
+                if not self._rules.registered_only or isinstance(event.command, TenantCreate):
+                    found[event.tenant_id] = shard
             shards.append(shard)
         return shards
 
@@ -144,7 +148,8 @@ class Ledger:
 
     def _first_shard(self, event: Event) -> int:
         command = event.command
-        if isinstance(command, TenantCreate) and command.shard is not None:
+        # A shard that isn't there has no row to lock; the domain refuses it on the shard of the tenant's hash.
+        if isinstance(command, TenantCreate) and command.shard is not None and command.shard < self._rules.shards:
             return command.shard
         return partition_of(event.tenant_id.encode(), self._rules.shards)
 
@@ -195,7 +200,7 @@ class Ledger:
             if origin.record is None:
                 raise
             log.error("shard %s: event %s can't be stored: %s", shard, events[0].event_id, error)
-            result.unstorable.append(DeadLetter(origin.record, "unstorable", str(error)[:500]))
+            result.unstorable.append(DeadLetter(origin.record, "unstorable", printable(str(error))))
             return result
 
     async def resume_arrived(self, shard: int, limit: int = load.PARKED_MAX) -> int:

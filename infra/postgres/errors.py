@@ -29,7 +29,10 @@ def ours(error: Exception) -> Exception:
         if sqlstate.startswith(_TRANSIENT_CLASSES):
             return TransientError(f"{text} ({sqlstate})")
         return error
-    if isinstance(error, asyncpg.DataError | UnicodeError | OverflowError):
+    # What asyncpg itself can't encode is an InterfaceError, too: its DataError isn't the exported one of Postgres.
+    if isinstance(error, UnicodeError | OverflowError) or (
+        isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+    ):
         return UnstorableError(text)
     if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError):
         return TransientError(text)
