@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # pip for whoever has an old one: it asks nothing, and a slow line is no fault.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --timeout 60 --retries 5
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --quiet
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --system-certs --quiet
 SOURCES := consumers domain schemas infra tests
 # In this order, what fails fastest first. Benchmarks are no tests: make bench.
 TESTS := $(wildcard tests/unit tests/property tests/integration tests/faults tests/acceptance)
