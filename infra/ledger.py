@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from infra.faultpoints import reached
 from infra.kafka.partitioner import partition_of
 from infra.outputs import OutputWriter
 from infra.postgres import load, save
-from infra.postgres.errors import UnstorableError, ours
+from infra.postgres.errors import UndecidableError, UnstorableError, ours
 from infra.postgres.load import Connection, ReadCommand, ShardState
 from infra.records import DeadLetter, OffsetSwap, Origin
 from schemas.fingerprint import differing_fields
@@ -86,6 +87,31 @@ class _Memory:
         return (self.epoch, self.next_seq, self.head) == (state.epoch, state.next_seq, state.head)
 
 
+class DefectBudget:
+    """How many events a minute may become dead letters because of a defect of ours.
+
+    One event that we failed to foresee must not stop its partition for ever; a bad release, which fails on every
+    event, must not empty the topics into dead letters either: after so many it waits, and says so.
+    """
+
+    def __init__(self, per_minute: int = 10, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._spent: deque[float] = deque()
+
+    def spend(self, defect: UndecidableError) -> None:
+        """Take one from the budget. Raises: RuntimeError when there is none left, which is no event's fault."""
+        now = self._clock()
+        while self._spent and now - self._spent[0] >= 60:
+            self._spent.popleft()
+        if len(self._spent) >= self._per_minute:
+            raise RuntimeError(
+                f"this program fails on one event after another ({defect}); it waits instead of making dead letters "
+                "of them all: mend it, or go back to the release before"
+            ) from defect
+        self._spent.append(now)
+
+
 Chooser = Callable[[Connection, Books], Awaitable[Decided]]
 """Loads what is to be decided, and decides it."""
 
@@ -114,6 +140,7 @@ class Ledger:
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._memories: dict[int, _Memory] = {}
         self._tenant_shards: dict[str, int] = {}
+        self._defects = DefectBudget()
 
     async def shards_of(self, events: Sequence[Event]) -> list[int]:
         """The shard of each event's tenant. Raises: TransientError.
@@ -199,6 +226,8 @@ class Ledger:
             origin: Origin = events[0].carried
             if origin.record is None:
                 raise
+            if isinstance(error, UndecidableError):
+                self._defects.spend(error)
             log.error("shard %s: event %s can't be stored: %s", shard, events[0].event_id, error)
             result.unstorable.append(DeadLetter(origin.record, "unstorable", printable(str(error))))
             return result
@@ -251,7 +280,7 @@ class Ledger:
                 return decide_batch(events, books)
             except Exception as error:
                 log.exception("shard %s: a batch of %s can't be decided", shard, len(events))
-                raise UnstorableError(f"{type(error).__name__}: {error}") from error
+                raise UndecidableError(f"{type(error).__name__}: {error}") from error
 
         return await self._in_transaction(shard, choose, dead_letters, offsets)
 
@@ -373,7 +402,7 @@ class Ledger:
                 writer.dead_letter(letter, self._rules.group)
         except Exception as error:
             log.exception("shard %s: the outputs of a batch can't be written", books.shard)
-            raise UnstorableError(f"{type(error).__name__}: {error}") from error
+            raise UndecidableError(f"{type(error).__name__}: {error}") from error
         return writer
 
 

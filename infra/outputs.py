@@ -18,7 +18,7 @@ from hashlib import blake2b
 
 import orjson
 
-from domain.accounts import Account, Balance
+from domain.accounts import Account
 from domain.events import Applied, BalanceChange, Entry, Event, Handled, Parked, Rejected
 from infra import outbox
 from infra.kafka.partitioner import partition_of
@@ -152,7 +152,7 @@ class OutputWriter:
     def _entry(self, event: Event, entry: Entry, effective_at: str, cause: str) -> None:
         legs = ",".join(
             [
-                f'{{{self.stream_key(account, currency, account.balances[currency]).leg},"amount":{amount}'
+                f'{{{(account.balances[currency].memo or self._make_key(account, currency)).leg},"amount":{amount}'
                 f',"posted_after":{posted_after},"version":{version}}}'
                 for account, currency, amount, posted_after, version in entry.postings
             ]
@@ -176,7 +176,7 @@ class OutputWriter:
 
     def _balance(self, event: Event, change: BalanceChange, effective_at: str, named: str, cause: str) -> None:
         account, currency, balance, posted_change, pending_change, held_change, posted, pending, held, version = change
-        key = self.stream_key(account, currency, balance)
+        key: StreamKey = balance.memo or self._make_key(account, currency)
         value = (
             f"{self._opening(event, 'balance.changed.v1')}"
             f'{key.head},"version":{version},"posted":{posted},"pending":{pending},"held":{held}'
@@ -187,11 +187,9 @@ class OutputWriter:
         self._emit(_BALANCES, 0, key.partition, key.key, event.traceparent, value.encode(), ())
         self.counts["balances"] += 1
 
-    def stream_key(self, account: Account, currency: str, balance: Balance) -> StreamKey:
+    def _make_key(self, account: Account, currency: str) -> StreamKey:
         """The beginning of what is said of a balance, made once as long as the account stays in memory."""
-        key = balance.memo
-        if not isinstance(key, StreamKey):
-            key = balance.memo = StreamKey(account, currency, self._balance_partitions)
+        key = account.balances[currency].memo = StreamKey(account, currency, self._balance_partitions)
         return key
 
     def _outcome(self, event: Event, kind: str, core: str, message: str | None = None) -> None:
@@ -207,7 +205,7 @@ class OutputWriter:
             tenant = event.tenant_id.encode()
             found = self._tenant_partitions[place] = (tenant, partition_of(tenant, self._partitions[topic_name]))
         canonical = f"{self._opening(event, kind)}{core}"
-        texts = [f',"{name}":{text}' for name, text in free.items()]
+        texts = [f',"{name}":{text}' for name, text in free.items()] if free else []
         self._advance(canonical.encode(), [blake2b(text.encode(), digest_size=32).digest() for text in texts])
         value = f"{canonical}{''.join(texts)}}}}}".encode()
         if len(value) + HEADERS_BYTES_RESERVED > self._value_bytes_max[topic_name]:

@@ -13,6 +13,10 @@ class UnstorableError(Exception):
     """Something in the batch can't be stored, and never will be."""
 
 
+class UndecidableError(UnstorableError):
+    """The program itself met a defect over something in the batch, before anything was stored."""
+
+
 _TRANSIENT_CLASSES = ("08", "25", "40", "53", "55", "57", "58")
 """Connection; idle or transaction time-outs; rollback; resources, a full disk among them; locks; shutdown; system."""
 _UNSTORABLE_CLASSES = ("22", "23", "54")
