@@ -54,9 +54,15 @@ def verify(tenant: str | None, deep: bool, json_wanted: bool) -> None:
     faults = sum(not check["ok"] for check in checks)
     if not json_wanted:
         rows = [
-            ["ok" if check["ok"] else "FAULT", check["check"], str(check["rows"]), check["detail"]] for check in checks
+            [
+                "FAULT" if each["rows"] else "ok",
+                each["check"],
+                str(each["rows"]),
+                each["detail"] if each["rows"] else "",
+            ]
+            for each in checks
         ]
-        show_table(["", "Check", "Rows", "Detail"], rows, right=["Rows"])
+        show_table(["", "Check", "Rows", "Detail"], rows, right=["Rows"], whole=["Check"])
         click.echo(f"{faults} of {len(checks)} checks failed." if faults else f"All {len(checks)} checks hold.")
     sys.exit(1 if faults else 0)
 

@@ -64,13 +64,7 @@ def list_rejections(tenant: str, code: str | None, limit: int | None, json_wante
     """A tenant's refused events, the last first."""
 
     def row(found: Rejection) -> list[str]:
-        return [
-            found["id"],
-            found["code"],
-            _event(found["event"]),
-            moment(found["recorded_at"]),
-            found["message"] or "",
-        ]
+        return [found["id"], found["code"], _event(found["event"]), found["message"] or ""]
 
     _list(
         lambda connection: queries.list_rejections(connection, tenant, code=code, limit=limit),
@@ -191,7 +185,7 @@ def _list(find: Find, json_wanted: bool, look: Look) -> None:
 
     rows = ask(answer)
     if not json_wanted:
-        show_table(look.columns, rows, empty=look.empty)
+        show_table(look.columns, rows, whole=("Id", "Code", "Since"), empty=look.empty)
 
 
 def _show(document: Mapping[str, Any], json_wanted: bool) -> None:

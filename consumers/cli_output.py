@@ -58,10 +58,11 @@ def show_table(
     rows: Iterable[Iterable[str]],
     *,
     right: Iterable[str] = (),
+    whole: Iterable[str] = (),
     title: str | None = None,
     empty: str = "none",
 ) -> None:
-    """A table as wide as the terminal, cells folded where they must be; the columns in `right` are aligned right.
+    """A table as wide as the terminal, its cells folded; the columns in `right`, aligned so, and in `whole` never are.
 
     Nothing to show: one line on stderr that says so.
     """
@@ -70,15 +71,15 @@ def show_table(
     from rich.table import Table
     from rich.text import Text
 
-    cells, right = [list(row) for row in rows], frozenset(right)
+    cells, right, whole = [list(row) for row in rows], frozenset(right), frozenset(whole)
     if not cells:
         click.echo(empty, err=True)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left", title=title)
     for place, column in enumerate(columns):
-        if column in right:
+        if column in right or column in whole:
             widest = max(len(cell) for cell in (column, *(row[place] for row in cells)))
-            table.add_column(column, justify="right", no_wrap=True, min_width=widest)
+            table.add_column(column, justify="right" if column in right else "left", no_wrap=True, min_width=widest)
         else:
             table.add_column(column, overflow="fold")
     for row in cells:
