@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
-from pydantic.config import JsonDict
+from pydantic import Field
 
 from schemas.fields import (
     BIGINT_MAX,
@@ -23,22 +22,12 @@ from schemas.fields import (
     Wire,
 )
 
-_SHAPE = (
-    "Natural amounts in minor units: an object of them by currency, or a plain integer for an account with a currency."
-)
+_SHAPE = "Natural amounts in minor units: an object of them by currency, or a plain integer that is for each currency."
 AccountType = Literal["asset", "liability", "equity", "revenue", "expense"]
-
-
-def _plain_limit_with_currency(name: str) -> JsonDict:
-    return {"if": {"properties": {name: {"type": "integer"}}, "required": [name]}, "then": {"required": ["currency"]}}
 
 
 class AccountCreateV1(Wire):
     """Open an account."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"allOf": [_plain_limit_with_currency("floor"), _plain_limit_with_currency("ceiling")]}
-    )
 
     name: AccountName
     type: AccountType
@@ -50,12 +39,6 @@ class AccountCreateV1(Wire):
     ] = None
     description: Maybe[Description] = None
     metadata: Maybe[Metadata] = None
-
-    @model_validator(mode="after")
-    def _plain_limit_needs_currency(self) -> AccountCreateV1:
-        if self.currency is None and (isinstance(self.floor, int) or isinstance(self.ceiling, int)):
-            raise ValueError("a floor or ceiling that is a plain integer needs the account's currency")
-        return self
 
 
 class AccountUpdateV1(Wire):

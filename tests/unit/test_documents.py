@@ -163,7 +163,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("payment.captured.v1", {"metadata": []}),
     ("dispute.lost.v1", {"charge_to": "nobody"}),
     ("account.create.v1", {"type": "debt"}),
-    ("account.create.v1", {"floor": 5}),
+    ("account.create.v1", {"floor": "5"}),
     ("account.create.v1", {"ceiling": 5}),
     ("account.create.v1", {"floor": {"EUR": 1.5}}),
     ("account.create.v1", {"floor": {"E\nR": 1}}),
