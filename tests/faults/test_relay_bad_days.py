@@ -89,11 +89,13 @@ async def test_kafka_killed_under_way_and_away_at_start(
 ) -> None:
     caplog.set_level("INFO", logger="infra")
     one_row_each = replace(ledger, relay_transaction_rows_max=2)
+    before = asyncio.all_tasks()
     async with running_relay(one_row_each):
         await write(ledger, 20)
         await asyncio.to_thread(devstack.kill_kafka, data)
         await write(ledger, 20)
         await said(caplog, "the relay of shard 0: in doubt")
+    assert asyncio.all_tasks() - before == set()
     caplog.clear()
     waiting = asyncio.create_task(wait_for_kafka(ledger))
     async with running_relay(one_row_each):

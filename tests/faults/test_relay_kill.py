@@ -155,6 +155,7 @@ async def test_cancelled_in_any_of_its_waits_it_goes_on_without_loss_or_double(
     await fill(books)
     async with asyncpg.create_pool(settings.asyncpg_dsn, min_size=1, max_size=4) as pool:
         ledger_id = await pool.fetchval("SELECT ledger_id FROM ledger")
+        before = asyncio.all_tasks()
         for _ in range(3):
             relay = ShardRelay(one_row_each, pool, RelayWakeups(), RelayedHints(pool), ledger_id, 0)
             task = asyncio.create_task(relay.run())
@@ -162,6 +163,7 @@ async def test_cancelled_in_any_of_its_waits_it_goes_on_without_loss_or_double(
                 await waiting_in(task, wait)
             task.cancel()
             await asyncio.wait({task})
+        assert asyncio.all_tasks() - before == set()
     async with running_relay(settings):
         await sealed(settings, 0, 2 * ROWS)
     await assert_whole(settings)

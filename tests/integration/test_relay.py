@@ -187,6 +187,7 @@ async def test_relays_share_the_shards_and_take_over_from_one_that_ends(
     books: asyncpg.Connection, settings: Settings
 ) -> None:
     async with running_relay(settings):
+        await _shards_held(books, [4])
         async with running_relay(settings):
             await _shards_held(books, [2, 2])
             for shard in range(4):
