@@ -5,9 +5,24 @@ from __future__ import annotations
 import pytest
 
 from tests.fixtures.database import database_url, empty_database_url, settings, shards
+from tests.fixtures.desk import desk, ledger_settings, lone_desk, shared_settings
+from tests.fixtures.ledger import running_ledger
 from tests.fixtures.stack import kafka_bootstrap, stack, topic_prefix
 
-__all__ = ["database_url", "empty_database_url", "kafka_bootstrap", "settings", "shards", "stack", "topic_prefix"]
+__all__ = [
+    "database_url",
+    "desk",
+    "empty_database_url",
+    "kafka_bootstrap",
+    "ledger_settings",
+    "lone_desk",
+    "running_ledger",
+    "settings",
+    "shared_settings",
+    "shards",
+    "stack",
+    "topic_prefix",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
