@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("dispute.lost.v1", {"charge_to": "nobody"}),
     ("account.create.v1", {"type": "debt"}),
     ("account.create.v1", {"floor": "5"}),
-    ("account.create.v1", {"ceiling": 5.0}),
+    ("account.create.v1", {"ceiling": [5]}),
     ("account.create.v1", {"floor": {"EUR": 1.5}}),
     ("account.create.v1", {"floor": {"E\nR": 1}}),
     ("account.update.v1", {"status": "closed"}),
