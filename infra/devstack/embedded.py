@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,12 +32,17 @@ def up(data: Path, *, progress: Progress = silent) -> RunningStack:
         if (running := status(data)) is not None:
             return running
         choices = _choices_for(data, progress)
-        starts: list[Callable[[], int]] = [
-            lambda: postgres.start(data, choices, progress=progress),
-            lambda: kafka.start(data, choices, progress=progress),
-        ]
-        with ThreadPoolExecutor(len(starts)) as pool:
-            postgres_pid, kafka_pid = [each.result() for each in [pool.submit(start) for start in starts]]
+        were_running = {server: server.find(data) is not None for server in (postgres, kafka)}
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                starting = [pool.submit(server.start, data, choices, progress=progress) for server in were_running]
+                postgres_pid, kafka_pid = (start.result() for start in starting)
+        except BaseException:
+            # Half a stack serves nobody, and nobody would look for it.
+            for server, was_running in were_running.items():
+                if not was_running:
+                    server.stop(data)
+            raise
         return _running(data, choices, postgres_pid, kafka_pid)
 
 

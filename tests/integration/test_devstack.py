@@ -23,6 +23,7 @@ from infra.devstack import (
     kill_kafka,
     kill_postgres,
     named_in_environment,
+    postgres,
     restart_kafka,
     status,
     up,
@@ -200,6 +201,14 @@ def test_wipe_removes_what_is_ours_and_nothing_else(tmp_path: Path) -> None:
     assert not place.exists()
     assert status(tmp_path / "stack") is None
     assert stack.pids
+
+
+def test_a_stack_of_which_half_cannot_start_leaves_nothing_running(tmp_path: Path) -> None:
+    data = tmp_path / "with,comma"  # where Kafka would see two directories
+    with pytest.raises(StackError, match="has one; name another directory with --data"):
+        up(data)
+    assert (data / "postgres").exists()
+    assert postgres.find(data.resolve()) is None
 
 
 def test_a_directory_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
