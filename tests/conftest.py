@@ -18,8 +18,8 @@ __all__ = [
     "lone_desk",
     "running_ledger",
     "settings",
-    "shared_settings",
     "shards",
+    "shared_settings",
     "stack",
     "topic_prefix",
 ]
