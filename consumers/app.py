@@ -105,6 +105,8 @@ async def _prepare_database(settings: Settings, stop: asyncio.Event, *, make: bo
 def _explained(fault: Exception, settings: Settings) -> str:
     """Why Postgres can't be used. Raises: SettingsError where waiting can't help."""
     cause: BaseException = getattr(getattr(fault, "orig", None), "__cause__", None) or fault
+    if isinstance(cause, asyncpg.exceptions.ClientConfigurationError | ValueError):
+        raise SettingsError(f"LEDGER_DATABASE_URL can't be understood: {cause}; see README, Settings") from fault
     wrong = (
         asyncpg.InvalidPasswordError,
         asyncpg.InvalidAuthorizationSpecificationError,
@@ -225,24 +227,31 @@ async def _consume(
         translate = translator(settings.shards)
         for stream in STREAMS:
             stream.subscribe(intake, translate)
-        helpers: set[asyncio.Task[None]] = set()
         try:
-            await intake.start()
-            helpers = {asyncio.create_task(_say_progress(intake)), asyncio.create_task(_tell_joined(intake, joined))}
-            await intake.watch(stop)
+            await _read_on(intake, patience, joined, stop)
+        except SettingsError:
+            raise
         except (KafkaError, OSError, StreamStalledError) as fault:
             await patience.wait(f"they can't be read ({fault!r})", stop)
-        else:
-            patience.over()
-        finally:
-            for helper in helpers:
-                helper.cancel()
-            await intake.stop()
+        except Exception as fault:
+            await patience.wait(f"they can't be read ({fault!r})", stop, unforeseen=fault)
 
 
-async def _tell_joined(intake: Intake, joined: asyncio.Event) -> None:
-    await intake.joined()
-    joined.set()
+async def _read_on(intake: Intake, patience: Patience, joined: asyncio.Event, stop: asyncio.Event) -> None:
+    async def tell_joined() -> None:
+        await intake.joined()
+        patience.over()
+        joined.set()
+
+    helpers: list[asyncio.Task[None]] = []
+    try:
+        await intake.start()
+        helpers = [asyncio.create_task(_say_progress(intake)), asyncio.create_task(tell_joined())]
+        await intake.watch(stop)
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        await intake.stop()
 
 
 async def _say_progress(intake: Intake) -> None:

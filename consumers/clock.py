@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from uuid import UUID
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from infra.kafka.connection import client_arguments
-from infra.kafka.topics import topic_ids
+from infra.kafka.topics import describe_topics
 from infra.ledger import Ledger
 from infra.patience import Patience, sleep_unless
 from infra.postgres.errors import TransientError, ours
@@ -30,32 +32,57 @@ TICK_SECONDS = 1.0
 ROOM_SECONDS = 60.0
 LAG_SECONDS_MAX = 60.0
 """Nothing expires while input lags by more: what it waits for may stand unread."""
+MEASURED_SECONDS_MAX = 10.0
+"""A measurement of the lag that is older says nothing."""
+
+_FORESEEN = (TransientError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, KafkaError)
 
 
 async def run_clock(settings: Settings, ledger: Ledger, pool: asyncpg.Pool, stop: asyncio.Event) -> None:
     """Until `stop`: resume whose turn has come, reject whose patience is over, make room for what comes."""
-    patience = Patience("the clock")
-    lag = InputLag(settings, pool)
-    room_at = 0.0
+    broker = BrokerReach(settings)
+    lag = InputLag(pool, broker.look)
     try:
-        while not stop.is_set():
-            try:
-                if time.monotonic() >= room_at:
-                    await make_room(settings)
-                    room_at = time.monotonic() + ROOM_SECONDS
-                for shard in range(settings.shards):
-                    while await ledger.resume_arrived(shard) and not stop.is_set():
-                        pass
-                if await lag.is_short():
-                    for shard in range(settings.shards):
-                        while await ledger.expire_parked(shard) and not stop.is_set():
-                            pass
-                patience.over()
-                await sleep_unless(stop, TICK_SECONDS)
-            except (TransientError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, KafkaError) as fault:
-                await patience.wait(f"can't do its work ({fault})", stop)
+        # Side by side: a shard or a server that fails keeps nothing else waiting.
+        await asyncio.gather(
+            _again_and_again("the clock, making room", lambda: make_room(settings), ROOM_SECONDS, stop),
+            _again_and_again("the clock, looking at the input's lag", lag.measure, TICK_SECONDS, stop),
+            *(
+                _again_and_again(
+                    f"the clock of shard {shard}",
+                    lambda shard=shard: _tick(ledger, shard, lag, stop),  # type: ignore[misc]
+                    TICK_SECONDS,
+                    stop,
+                )
+                for shard in range(settings.shards)
+            ),
+        )
     finally:
-        await lag.close()
+        await broker.close()
+
+
+async def _again_and_again(
+    thing: str, work: Callable[[], Awaitable[None]], seconds: float, stop: asyncio.Event
+) -> None:
+    """Do the work every so many seconds until `stop`; no fault of it ends this."""
+    patience = Patience(thing)
+    while not stop.is_set():
+        try:
+            await work()
+        except _FORESEEN as fault:
+            await patience.wait(f"can't work ({fault})", stop)
+        except Exception as fault:
+            await patience.wait(f"can't work ({fault!r})", stop, unforeseen=fault)
+        else:
+            patience.over()
+            await sleep_unless(stop, seconds)
+
+
+async def _tick(ledger: Ledger, shard: int, lag: InputLag, stop: asyncio.Event) -> None:
+    while not stop.is_set() and await ledger.resume_arrived(shard):
+        pass
+    while not stop.is_set() and lag.is_short() and await ledger.expire_parked(shard):
+        pass
 
 
 async def make_room(settings: Settings) -> None:
@@ -76,68 +103,88 @@ async def make_room(settings: Settings) -> None:
         log.info("made %s partitions, dropped %s of the outbox", made, dropped)
 
 
-@dataclass(slots=True)
-class _Mark:
-    """How far a partition went when it was looked at, and when."""
+class Standing(NamedTuple):
+    """Where a partition of an input topic begins and ends at the broker, and the topic's id."""
 
+    topic_id: UUID
+    beginning: int
     end: int
-    at: float
+
+
+Standings = dict[TopicPartition, Standing]
 
 
 class InputLag:
     """Whether every input partition was read, at some time in the last minute, as far as it then went."""
 
-    def __init__(self, settings: Settings, pool: asyncpg.Pool) -> None:
-        self._settings = settings
+    def __init__(
+        self, pool: asyncpg.Pool, look: Callable[[], Awaitable[Standings]], now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pool = pool
-        self._consumer: AIOKafkaConsumer | None = None
-        self._marks: dict[TopicPartition, _Mark] = {}
+        self._look = look
+        self._now = now
+        self._marks: dict[TopicPartition, tuple[int, float]] = {}
+        """To where a partition has yet to be read, and since when that is asked of it."""
+        self._short = False
+        self._measured_at = -MEASURED_SECONDS_MAX
 
-    async def is_short(self) -> bool:
+    def is_short(self) -> bool:
+        """What the last measurement said; false if there was none of late."""
+        return self._short and self._now() - self._measured_at <= MEASURED_SECONDS_MAX
+
+    async def measure(self) -> None:
         """Look again. Raises: KafkaError, OSError, what asyncpg raises."""
-        ends = await self._ends()
-        ids = await topic_ids(self._settings, [self._settings.topic(name) for name in INPUT_TOPICS])
+        standings = await self._look()
         rows = await self._pool.fetch("SELECT topic, topic_id, partition, next_offset FROM input_offsets")
         read = {
-            TopicPartition(topic, partition): next_offset
+            (TopicPartition(topic, partition), topic_id): next_offset
             for topic, topic_id, partition, next_offset in rows
-            if ids.get(topic) == topic_id
         }
-        now = time.monotonic()
-        # Each must be looked at, whatever the others say.
-        looks = [self._look(partition, end, read.get(partition, 0), now) for partition, end in ends.items()]
-        return all(looks)
+        self._measured_at = self._now()
+        # Each must be looked at, whatever the others say; one that was never read is begun at its first record.
+        looks = [
+            self._is_read(partition, standing.end, read.get((partition, standing.topic_id), standing.beginning))
+            for partition, standing in standings.items()
+        ]
+        self._short = all(looks)
 
-    def _look(self, partition: TopicPartition, end: int, next_offset: int, now: float) -> bool:
-        mark = self._marks.get(partition)
-        if mark is None:
-            # How long it has lagged when the clock starts is not known: take it for long.
-            mark = self._marks[partition] = _Mark(end, now - 2 * LAG_SECONDS_MAX)
-        if next_offset >= mark.end:
-            self._marks[partition] = _Mark(end, now)
+    def _is_read(self, partition: TopicPartition, end: int, next_offset: int) -> bool:
+        now = self._measured_at
+        # How long it has lagged when the clock starts is not known: take it for long.
+        wanted, since = self._marks.setdefault(partition, (end, now - 2 * LAG_SECONDS_MAX))
+        if next_offset >= wanted:
+            self._marks[partition] = (end, now)
             return True
-        return now - mark.at <= LAG_SECONDS_MAX
+        return now - since <= LAG_SECONDS_MAX
 
-    async def _ends(self) -> dict[TopicPartition, int]:
+
+class BrokerReach:
+    """Asks the broker where the input topics begin and end, over one connection that is kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def look(self) -> Standings:
+        """Where each partition stands. Raises: KafkaError, OSError."""
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(**client_arguments(self._settings), enable_auto_commit=False)
+            consumer = AIOKafkaConsumer(
+                **client_arguments(self._settings), enable_auto_commit=False, isolation_level="read_committed"
+            )
             await consumer.start()
             self._consumer = consumer
         try:
-            partitions = [
-                TopicPartition(topic, number)
-                for topic in (self._settings.topic(name) for name in INPUT_TOPICS)
-                for number in range(await self._partitions(topic))
-            ]
-            ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
+            async with asyncio.timeout(MEASURED_SECONDS_MAX):
+                states = await describe_topics(self._settings, [self._settings.topic(name) for name in INPUT_TOPICS])
+                partitions = [
+                    TopicPartition(name, number) for name, state in states.items() for number in range(state.partitions)
+                ]
+                beginnings = await self._consumer.beginning_offsets(partitions)
+                ends = await self._consumer.end_offsets(partitions)
         except (KafkaError, OSError):
             await self.close()
             raise
-        return ends
-
-    async def _partitions(self, topic: str) -> int:
-        count = await self._pool.fetchval("SELECT partitions FROM topics WHERE topic = $1", topic)
-        return count or 0
+        return {place: Standing(states[place.topic].topic_id, beginnings[place], ends[place]) for place in partitions}
 
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None

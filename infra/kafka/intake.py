@@ -7,6 +7,7 @@ decided by the partitions' readers. Nothing here acknowledges anything to anyone
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,10 +23,13 @@ from faststream.kafka.message import KafkaAckableMessage
 from faststream.message import StreamMessage
 
 from domain.events import Event
+from infra.kafka.by_hand import OddHeaders
 from infra.kafka.connection import client_arguments
+from infra.kafka.consumer import LedgerConsumer, Polled
 from infra.kafka.reader import PartitionReader, Prepared
 from infra.kafka.topics import topic_ids
 from infra.ledger import BatchResult, Ledger
+from infra.patience import Patience
 from infra.records import DeadLetter, InputRecord
 from infra.settings import Settings
 from schemas.wire import Malformed, WireEvent, read
@@ -36,49 +40,18 @@ Translate = Callable[[WireEvent, InputRecord], Event | DeadLetter]
 
 PARSED_AT_ONCE = 250
 """How many records are parsed before others may run: some milliseconds."""
+SESSION_SECONDS = 10.0
+"""How long the group waits for a worker that says nothing, before others get its partitions."""
 STALLED_SECONDS = 60.0
+TOPIC_SECONDS = 5.0
+"""How often it is looked whether a topic is still the one that it was."""
+TOPIC_IDS_SECONDS = 1.0
 LEAVE_SECONDS = 5.0
 COMMIT_SECONDS = 1.0
 
 
 class StreamStalledError(Exception):
     """A stream isn't polled any more though nothing says that it ended: start it anew."""
-
-
-class Polled:
-    """What one poll gave of one partition, tagged in the same step with the reader that it was polled for.
-
-    It stands for its first record where FastStream asks for one: `topic`, `partition`, `offset`.
-    """
-
-    __slots__ = ("generation", "offset", "partition", "reader", "records", "topic")
-
-    def __init__(self, records: Sequence[ConsumerRecord], reader: PartitionReader) -> None:
-        first = records[0]
-        self.topic, self.partition, self.offset = first.topic, first.partition, first.offset
-        self.records = records
-        self.reader = reader
-        self.generation = reader.generation
-
-
-class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """aiokafka's consumer, whose polls are tagged, and dropped where no reader wants them."""
-
-    def __init__(self, *topics: str, readers: dict[TopicPartition, PartitionReader], **arguments: Any) -> None:
-        super().__init__(*topics, **arguments)
-        self.readers = readers
-        self.polled_at = time.monotonic()
-
-    async def getmany(self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None) -> Any:
-        """Poll; between the poll and its tags nothing else runs, so no rebalance comes between."""
-        self.polled_at = time.monotonic()
-        found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-        self.polled_at = time.monotonic()
-        return {
-            partition: [Polled(records, reader)]
-            for partition, records in found.items()
-            if records and (reader := self.readers.get(partition)) is not None and reader.reading.is_set()
-        }
 
 
 class _Unacknowledged(KafkaAckableMessage):
@@ -112,6 +85,7 @@ class Stream:
         self.assigned = asyncio.Event()
         self.working = False
         self._intake = intake
+        self._patience = Patience(self.topic)
         self.listener = _Listener(self)
         self.subscriber: Any = None
 
@@ -121,7 +95,8 @@ class Stream:
 
     def begin_readers(self, assigned: set[TopicPartition]) -> None:
         consumer = self.consumer
-        assert consumer is not None
+        if self._intake.ending or consumer is None:
+            return
         for partition in assigned:
             reader = self._intake.reader(partition, consumer)
             self.readers[partition] = reader
@@ -144,9 +119,11 @@ class Stream:
             # A stray cancellation would end FastStream's loop for good, and say nothing.
             log.exception("%s: a handler was cancelled by something else than our end", self.topic)
             self._begin_again(batch)
-        except Exception:
-            log.exception("%s: a handler failed", self.topic)
+        except Exception as fault:
             self._begin_again(batch)
+            await self._patience.wait(f"a handler failed ({fault!r})", unforeseen=fault)
+        else:
+            self._patience.over()
         finally:
             self.working = False
 
@@ -163,8 +140,7 @@ class Stream:
                     letters.append(made)
                 else:
                     events.append(made)
-        prepared = Prepared(polled.generation, polled.offset, polled.records[-1].offset + 1, events, letters)
-        await reader.offer(prepared)
+        await reader.offer(Prepared(polled.generation, polled.offset, polled.next_offset, events, letters))
 
     def _begin_again(self, batch: Sequence[Polled]) -> None:
         for polled in batch:
@@ -173,10 +149,17 @@ class Stream:
 
 def _read_one(raw: ConsumerRecord, topic_id: UUID, stream: str, translate: Translate) -> Event | DeadLetter:
     record = InputRecord(raw.topic, topic_id, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, raw.headers)
+    if isinstance(raw.headers, OddHeaders):
+        return DeadLetter(record, "malformed", raw.headers.fault)
     wire = read(raw.value, raw.headers, stream)
     if isinstance(wire, Malformed):
         return DeadLetter(record, wire.code, wire.message)
-    return translate(wire, record)
+    try:
+        return translate(wire, record)
+    except Exception as fault:
+        # One record that we failed to foresee must not stop its partition for ever.
+        log.exception("%s[%s]: record %s can't be translated", raw.topic, raw.partition, raw.offset)
+        return DeadLetter(record, "unstorable", f"can't be translated: {type(fault).__name__}")
 
 
 class Intake:
@@ -190,6 +173,8 @@ class Intake:
         self._ledger = ledger
         self._pool = pool
         self._topic_ids: dict[str, UUID] = {}
+        self._topic_ids_at = -TOPIC_IDS_SECONDS
+        self._asking = asyncio.Lock()
         self._broker = KafkaBroker(
             settings.need_kafka_bootstrap(),
             consumer_only=True,
@@ -198,7 +183,7 @@ class Intake:
             graceful_timeout=None,
             logger=None,
         )
-        self._commits: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def subscriber(self, name: str) -> Callable[[Callable[[Batch], Awaitable[None]]], None]:
         """Subscribe a handler to a stream by its short name.
@@ -227,6 +212,7 @@ class Intake:
                 no_reply=True,
                 max_records=self.settings.batch_rows_max,
                 batch_timeout_ms=self.settings.batch_timeout_ms,
+                session_timeout_ms=int(SESSION_SECONDS * 1000),
                 # Waiting for a database that is away must not cost us the partition.
                 max_poll_interval_ms=24 * 60 * 60 * 1000,
                 listener=stream.listener,
@@ -241,10 +227,13 @@ class Intake:
         """Join the groups and begin to read. Raises: KafkaError, OSError."""
         await self._broker.connect()
         for stream in self.streams.values():
-            # One builder for all streams would do if their readers were one's; a consumer gets its stream's.
+            # FastStream has no other place to say which class a consumer is of.
             stream.subscriber._outer_config.broker_config.builder = self._builder()
         await self._broker.start()
-        self._commits = asyncio.create_task(self._commit_for_lag_monitors())
+        self._tasks = [
+            asyncio.create_task(self._commit_for_lag_monitors()),
+            asyncio.create_task(self._watch_topics()),
+        ]
 
     def _builder(self) -> Callable[..., LedgerConsumer]:
         by_group = {self.settings.group(name): stream.readers for name, stream in self.streams.items()}
@@ -263,10 +252,9 @@ class Intake:
     async def stop(self) -> None:
         """Leave the groups; commits under way end first."""
         self.ending = True
-        if self._commits is not None:
-            self._commits.cancel()
-        for stream in self.streams.values():
-            await stream.end_readers(set(stream.readers))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(stream.end_readers(set(stream.readers)) for stream in self.streams.values()))
         await self._broker.stop()
 
     def reader(self, partition: TopicPartition, consumer: AIOKafkaConsumer) -> PartitionReader:
@@ -280,20 +268,47 @@ class Intake:
             applied=self.counts.add,
         )
 
-    async def _topic_id_of(self, topic: str, again: bool) -> UUID:
-        if again or topic not in self._topic_ids:
-            names = [topic] if again else [stream.topic for stream in self.streams.values()]
-            self._topic_ids |= await topic_ids(self.settings, names)
-        if topic not in self._topic_ids:
+    async def _topic_id_of(self, topic: str) -> UUID:
+        ids = await self._fresh_topic_ids()
+        if topic not in ids:
             raise OSError(f"{topic} isn't on the broker")
-        return self._topic_ids[topic]
+        return ids[topic]
+
+    async def _fresh_topic_ids(self) -> dict[str, UUID]:
+        """The ids of the topics, a second old at most: all readers of a worker ask at once."""
+        async with self._asking:
+            if time.monotonic() - self._topic_ids_at >= TOPIC_IDS_SECONDS:
+                self._topic_ids = await topic_ids(self.settings, [stream.topic for stream in self.streams.values()])
+                self._topic_ids_at = time.monotonic()
+            return self._topic_ids
+
+    async def _watch_topics(self) -> None:
+        """A topic that was deleted and made again is another one: it is read from its beginning."""
+        while True:
+            await asyncio.sleep(TOPIC_SECONDS)
+            try:
+                ids = await self._fresh_topic_ids()
+            except (KafkaError, OSError) as fault:
+                log.debug("the ids of the topics can't be read (%r)", fault)
+                continue
+            for reader in self._readers():
+                topic = reader.partition.topic
+                if reader.reading.is_set() and ids.get(topic, reader.topic_id) != reader.topic_id:
+                    log.warning("%s was made again: it is read from its beginning", topic)
+                    reader.begin_again()
 
     async def joined(self) -> None:
         """Return when every stream has its partitions, none maybe, and every reader its position."""
         for stream in self.streams.values():
             await stream.assigned.wait()
-            for reader in list(stream.readers.values()):
-                await reader.reading.wait()
+        while late := [reader for reader in self._readers() if not reader.reading.is_set()]:
+            # Not for long: a reader whose partition is revoked meanwhile will never read.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await late[0].reading.wait()
+
+    def _readers(self) -> list[PartitionReader]:
+        return [reader for stream in self.streams.values() for reader in stream.readers.values()]
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set. Raises: StreamStalledError when a stream isn't polled any more."""
@@ -302,7 +317,7 @@ class Intake:
                 consumer = stream.consumer
                 silent = 0.0 if consumer is None else time.monotonic() - consumer.polled_at
                 if silent > STALLED_SECONDS and not stream.working:
-                    raise StreamStalledError(f"{stream.topic} was not polled for {silent:.0f} s")
+                    raise StreamStalledError(f"{stream.topic} was not polled for a minute")
             try:
                 async with asyncio.timeout(1.0):
                     await stop.wait()
@@ -325,7 +340,7 @@ class Intake:
                 try:
                     await stream.consumer.commit(cursors)
                     told |= cursors
-                except (KafkaError, OSError) as fault:
+                except Exception as fault:
                     log.debug("%s: lag monitors weren't told (%r)", stream.topic, fault)
 
 
@@ -343,4 +358,4 @@ class Batch:
         await self._stream.take(self._polled, translate)
 
 
-__all__ = ["Batch", "Intake", "LedgerConsumer", "Polled", "Stream", "StreamStalledError", "Translate"]
+__all__ = ["Batch", "Intake", "Stream", "StreamStalledError", "Translate"]

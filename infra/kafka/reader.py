@@ -61,11 +61,11 @@ class PartitionReader:
         consumer: AIOKafkaConsumer,
         ledger: Ledger,
         pool: asyncpg.Pool,
-        topic_id_of: Callable[[str, bool], Awaitable[UUID]],
+        topic_id_of: Callable[[str], Awaitable[UUID]],
         home_shard: int,
         applied: Callable[[BatchResult], None],
     ) -> None:
-        """`topic_id_of(topic, again)` asks the broker; `again` where what it said before may be old."""
+        """`topic_id_of(topic)` asks the broker; the topic may have been made again."""
         self.partition = partition
         self.topic_id = UUID(int=0)
         self.generation = 0
@@ -83,7 +83,9 @@ class PartitionReader:
         self._again = asyncio.Event()
         self._leaving = asyncio.Event()
         self._busy = asyncio.Lock()
-        self._patience = Patience(f"{partition.topic}[{partition.partition}]")
+        self._name = f"{partition.topic}[{partition.partition}]"
+        self._patience = Patience(self._name)
+        self._refused = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -100,7 +102,7 @@ class PartitionReader:
             async with asyncio.timeout(seconds), self._busy:
                 pass
         except TimeoutError:
-            log.warning("%s: its last batch didn't end in %g s and is dropped", self.partition, seconds)
+            log.warning("%s: its last batch didn't end in %g s and is dropped", self._name, seconds)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -118,11 +120,20 @@ class PartitionReader:
         if prepared.generation != self.generation or not self.reading.is_set():
             return
         if prepared.first_offset < self.next_offset:
-            log.warning("%s: Kafka went back from %s to %s", self.partition, self.next_offset, prepared.first_offset)
+            log.warning("%s: Kafka went back from %s to %s", self._name, self.next_offset, prepared.first_offset)
+            self.begin_again()
+            return
+        if prepared.first_offset > self.next_offset and await self._is_gone(prepared):
+            # Deleted before we came to it: aiokafka goes on from the first record that is left, and says nothing.
             self.begin_again()
             return
         self.next_offset = prepared.next_offset
         await self._queue.put(prepared)
+
+    async def _is_gone(self, prepared: Prepared) -> bool:
+        """Whether what was not polled is deleted; else there were only markers of transactions."""
+        first = (await self._consumer.beginning_offsets([self.partition]))[self.partition]
+        return prepared.generation != self.generation or first > self.next_offset
 
     def _drop_queue(self) -> None:
         while not self._queue.empty():
@@ -132,25 +143,27 @@ class PartitionReader:
         while not self._leaving.is_set():
             try:
                 await self._find_position()
+                self._patience.over()
+                self._refused = ""
                 await self._read_on()
             except _BeginAgainError as reason:
-                log.warning("%s: %s; reading begins again at what Postgres has", self.partition, reason)
+                log.warning("%s: %s; reading begins again at what Postgres has", self._name, reason)
             except PositionRefusedError as refused:
-                log.error("%s", refused)
+                log.log(logging.DEBUG if str(refused) == self._refused else logging.ERROR, "%s", refused)
+                self._refused = str(refused)
                 await sleep_unless(self._leaving, REFUSED_SECONDS)
             except FAULTS as fault:
                 await self._patience.wait(f"its position can't be read ({fault!r})", self._leaving)
             except Exception as fault:
                 # A reader that dies would leave its partition unread without a word.
-                log.exception("%s: unforeseen", self.partition)
-                await self._patience.wait(f"unforeseen ({fault!r})", self._leaving)
+                await self._patience.wait(f"unforeseen ({fault!r})", self._leaving, unforeseen=fault)
 
     async def _find_position(self) -> None:
         """Seek to what Postgres has. Raises: PositionRefusedError, FAULTS."""
         self.reading.clear()
         self._consumer.pause(self.partition)
         topic, number = self.partition.topic, self.partition.partition
-        self.topic_id = await self._topic_id_of(topic, self.generation > 0)
+        self.topic_id = await self._topic_id_of(topic)
         self.cursor = await self._pool.fetchval(
             "SELECT next_offset FROM input_offsets WHERE topic = $1 AND topic_id = $2 AND partition = $3",
             topic,
@@ -206,8 +219,9 @@ class PartitionReader:
                 self.begin_again()
                 raise _BeginAgainError(str(moved)) from moved
             except Exception as fault:
-                log.exception("%s: a batch met a defect of this program; it waits here", self.partition)
-                await self._patience.wait(f"a batch met a defect ({fault!r})", self._leaving)
+                await self._patience.wait(
+                    f"a batch met a defect of this program and waits ({fault!r})", self._leaving, unforeseen=fault
+                )
             else:
                 self._patience.over()
                 return
