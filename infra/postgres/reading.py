@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -64,12 +64,15 @@ async def reading(settings: Settings) -> AsyncIterator[AsyncConnection]:
 
 
 def sqlalchemy_url(settings: Settings) -> str:
-    """`LEDGER_DATABASE_URL` for SQLAlchemy over asyncpg. Raises: SettingsError."""
-    url = settings.need_database_url()
-    scheme, rest = url.split("://", 1)
-    if scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+    """`LEDGER_DATABASE_URL` for SQLAlchemy over asyncpg. Raises: SettingsError.
+
+    It is handed to asyncpg whole, which knows `sslmode` and all else that may stand there; SQLAlchemy doesn't.
+    """
+    dsn = settings.asyncpg_dsn
+    scheme = dsn.partition("://")[0]
+    if scheme not in ("postgresql", "postgres"):
         raise SettingsError(f"LEDGER_DATABASE_URL begins with {scheme}://; it must begin with postgresql://")
-    return f"postgresql+asyncpg://{rest}"
+    return f"postgresql+asyncpg://?dsn={quote(dsn, safe='')}"
 
 
 @contextmanager

@@ -277,6 +277,12 @@ def test_a_missing_database_ends_2(run: Run, settings: Settings) -> None:
     assert settings.asyncpg_dsn.partition("@")[0].rpartition(":")[2] not in result.stderr
 
 
+def test_the_database_s_address_may_have_parameters(run: Run, empty_database_url: str) -> None:
+    url = f"{empty_database_url}?sslmode=disable&application_name=mine"
+    assert run("migrate", LEDGER_DATABASE_URL=url).exit_code == 0
+    assert run("verify", LEDGER_DATABASE_URL=url).exit_code == 0
+
+
 def test_kafka_away_ends_lag_2(run: Run) -> None:
     result = run("lag", LEDGER_KAFKA_BOOTSTRAP="127.0.0.1:1")
     assert result.exit_code == 2
