@@ -224,12 +224,27 @@ def too_large() -> BatchBuilder:
     return batch
 
 
-async def test_a_discarded_producer_leaves_no_task_behind(new_producer: NewProducer, settings: Settings) -> None:
+async def test_a_producer_discarded_while_it_sends_leaves_no_task_behind(
+    new_producer: NewProducer, settings: Settings
+) -> None:
     before = asyncio.all_tasks()
     producer = await new_producer()
-    await begin_half_a_transaction(settings, producer)
-    await producer.discard()
+    await producer._producer.begin_transaction()
+    await producer._producer.send_batch(batch_of(b"output"), settings.topic("entries"), partition=0)
+    # aiokafka's sender waits for the request, and then for metadata that a closed client never gets.
+    await in_flight(producer)
+    async with asyncio.timeout(5):
+        await producer.discard()
     assert asyncio.all_tasks() - before == set()
+
+
+async def in_flight(producer: TransactionalProducer) -> None:
+    """Return once a produce request is on its way."""
+    async with asyncio.timeout(5):
+        while True:
+            if producer._producer._sender._in_flight:
+                return
+            await asyncio.sleep(0)
 
 
 # --- libraries --------------------------------------------------------------------------------------------------------
