@@ -176,13 +176,23 @@ def _make_place(data: Path, user: User | None) -> Path:
         link.unlink(missing_ok=True)
         place = make_directory(link).resolve()
     else:
-        place = Path(tempfile.mkdtemp(prefix="stack-", dir=_shared_place()))
+        _sweep(_shared_place())
+        place = Path(tempfile.mkdtemp(prefix="stack-", dir=_SHARED_PLACE))
         link.unlink(missing_ok=True)
         link.symlink_to(place)
+        (place / "owner").write_text(str(link.absolute()))
     place.chmod(0o700)
     if user is not None:
         os.chown(place, user.uid, user.gid)
     return place
+
+
+def _sweep(shared_place: Path) -> None:
+    """Remove databases whose data directory was removed without us: nothing leads to them any more."""
+    for owner in shared_place.glob("stack-*/owner"):
+        place = owner.parent
+        if Path(owner.read_text()).resolve() != place and processes.find("-D", str(place / "cluster")) is None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _shared_place() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -209,6 +210,16 @@ def test_a_stack_of_which_half_cannot_start_leaves_nothing_running(tmp_path: Pat
         up(data)
     assert (data / "postgres").exists()
     assert postgres.find(data.resolve()) is None
+
+
+def test_a_database_whose_directory_was_removed_by_hand_is_swept_away(tmp_path: Path) -> None:
+    up(tmp_path / "first")
+    place = (tmp_path / "first" / "postgres").resolve()
+    down(tmp_path / "first")
+    shutil.rmtree(tmp_path / "first")
+    up(tmp_path / "second")
+    down(tmp_path / "second", wipe=True)
+    assert not place.exists()
 
 
 def test_a_directory_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
