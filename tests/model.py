@@ -561,5 +561,9 @@ class Model:
     def __init__(self) -> None:
         self.books: defaultdict[str, Book] = defaultdict(Book)
 
-    def handle(self, event: Event, now: datetime) -> None:
-        self.books[event["tenantid"]].handle(event, now)
+    def handle(self, event: Event, now: datetime) -> bool:
+        """Handle one event; whether it was a duplicate."""
+        book = self.books[event["tenantid"]]
+        before = book.duplicates
+        book.handle(event, now)
+        return book.duplicates > before

@@ -15,6 +15,7 @@ from domain.decide import Decided
 from domain.events import Applied, Entry, Handled, Parked, Rejected
 from domain.flows import Payment
 from domain.keys import Key
+from domain.money import AMOUNT_MAX
 from infra.outputs import OutputWriter
 from infra.postgres.load import Connection
 from infra.records import DeadLetter, OffsetSwap, Origin
@@ -306,12 +307,14 @@ def _add_days(days: dict[tuple[int, str, date], list[Any]], entry: Entry) -> Non
 async def _save_days(connection: Connection, shard: int, rows: Collection[list[Any]]) -> None:
     if not rows:
         return
-    # A sum that leaves 64 bits within one batch is refused by the driver; halved batches then bring it in parts.
+    # Each balance fits into 64 bits, but what one day adds to it may leave them.
+    fits = all(-AMOUNT_MAX <= row[3] <= AMOUNT_MAX for row in rows)
     await connection.execute(
-        """
+        f"""
         INSERT INTO balance_days AS d (shard, account_id, currency, day, change, seq_first, seq_last)
         SELECT $1, n.*
-        FROM unnest($2::uuid[], $3::text[], $4::date[], $5::bigint[], $6::bigint[], $7::bigint[]) AS n
+        FROM unnest($2::uuid[], $3::text[], $4::date[], $5::{'bigint' if fits else 'numeric'}[], $6::bigint[],
+            $7::bigint[]) AS n
         ON CONFLICT (shard, account_id, currency, day) DO UPDATE
         SET change = d.change + excluded.change, seq_last = excluded.seq_last
         """,
