@@ -74,6 +74,11 @@ def frame(output: Output) -> bytes:
     return b"".join(parts)
 
 
+def frame_plain(topic: int, kind: int, partition: int, key: bytes, traceparent: bytes, value: bytes) -> bytes:
+    """The same frame as `frame` makes of an output without further headers; an empty traceparent is none."""
+    return _FIXED.pack(topic, kind, partition, len(traceparent), 0, len(key), len(value)) + traceparent + key + value
+
+
 def _sized(content: bytes | None) -> bytes:
     return _U32.pack(_NULL) if content is None else _U32.pack(len(content)) + content
 

@@ -11,7 +11,6 @@ as it is.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -30,6 +29,7 @@ HEADERS_BYTES_RESERVED = 65_536
 
 _BALANCES, _ENTRIES = TOPIC_INDEX["balances"], TOPIC_INDEX["entries"]
 _OUTCOMES, _DEAD_LETTERS = TOPIC_INDEX["outcomes"], TOPIC_INDEX["dead-letters"]
+_BALANCE_CHANGED = TYPE_INDEX["balance.changed.v1"]
 
 
 class OutputTooLargeError(ValueError):
@@ -80,13 +80,13 @@ class OutputWriter:
         self.head = head
         self.next_seq = next_seq
         self.frames: list[bytes] = []
-        self.counts: Counter[str] = Counter()
         self._place = f"{epoch}-{shard}-"
         self._recorded_at = rfc3339(recorded_at)
         self._partitions = partitions
         self._value_bytes_max = value_bytes_max
         self._balance_partitions = partitions["balances"]
         self._tenant_partitions: dict[tuple[str, str], tuple[bytes, int]] = {}
+        self._openings: dict[tuple[str, str], str] = {}
 
     def handled(self, handled: Handled, differs: Sequence[str] = ()) -> None:
         """Write the outputs of one handling, which begin at its seq."""
@@ -132,7 +132,9 @@ class OutputWriter:
         )
         partitions = self._partitions["dead-letters"]
         partition = record.partition % partitions if record.key is None else partition_of(record.key, partitions)
-        self._emit(_DEAD_LETTERS, outbox.DEAD_LETTER, partition, record.key, None, record.value, headers)
+        output = Output(_DEAD_LETTERS, outbox.DEAD_LETTER, partition, record.key, None, headers, record.value)
+        self.frames.append(outbox.frame(output))
+        self.next_seq += 1
 
     def _applied(self, event: Event, applied: Applied) -> None:
         entry = applied.entry
@@ -141,15 +143,16 @@ class OutputWriter:
             effective_at, named = self._recorded_at, ""
         else:
             effective_at = rfc3339(entry.effective_at)
-            named = f',"entry_id":"{entry.entry_id}"'
-            self._entry(event, entry, effective_at, cause)
+            entry_id = str(entry.entry_id)
+            named = f',"entry_id":"{entry_id}"'
+            self._entry(event, entry, entry_id, effective_at, cause)
         for change in applied.changes:
             self._balance(event, change, effective_at, named, cause)
         if applied.result is not None:
             result = orjson.dumps(applied.result).decode()
             self._outcome(event, "command.applied.v1", f'"event":{_event_reference(event)},"result":{result}')
 
-    def _entry(self, event: Event, entry: Entry, effective_at: str, cause: str) -> None:
+    def _entry(self, event: Event, entry: Entry, entry_id: str, effective_at: str, cause: str) -> None:
         legs = ",".join(
             [
                 f'{{{(account.balances[currency].memo or self._make_key(account, currency)).leg},"amount":{amount}'
@@ -162,7 +165,7 @@ class OutputWriter:
         breaches = ",".join([f'"{code}"' for code in entry.breaches])
         occurred_at = effective_at if entry.occurred_at == entry.effective_at else rfc3339(entry.occurred_at)
         core = (
-            f'"entry_id":"{entry.entry_id}","seq":{self.next_seq},"kind":"{entry.kind}","references":{{{references}}}'
+            f'"entry_id":"{entry_id}","seq":{self.next_seq},"kind":"{entry.kind}","references":{{{references}}}'
             f',"effective_at":"{effective_at}","recorded_at":"{self._recorded_at}","occurred_at":"{occurred_at}"'
             f'{reverses},"pending":{"true" if entry.pending else "false"},"breaches":[{breaches}]'
             f',"cause":{cause},"postings":[{legs}]'
@@ -184,8 +187,7 @@ class OutputWriter:
             f',"change":{{"posted":{posted_change},"held":{held_change},"pending":{pending_change}}}'
             f'{named},"cause":{cause},"effective_at":"{effective_at}","recorded_at":"{self._recorded_at}"}}}}'
         )
-        self._emit(_BALANCES, 0, key.partition, key.key, event.traceparent, value.encode(), ())
-        self.counts["balances"] += 1
+        self._emit(_BALANCES, _BALANCE_CHANGED, key.partition, key.key, event, value.encode())
 
     def _make_key(self, account: Account, currency: str) -> StreamKey:
         """The beginning of what is said of a balance, made once as long as the account stays in memory."""
@@ -211,32 +213,30 @@ class OutputWriter:
         if len(value) + HEADERS_BYTES_RESERVED > self._value_bytes_max[topic_name]:
             raise OutputTooLargeError(f"a {kind} of {len(value)} bytes is more than {topic_name} takes")
         key, partition = found
-        self._emit(topic, TYPE_INDEX[kind], partition, key, event.traceparent, value, ())
-        self.counts[topic_name] += 1
+        self._emit(topic, TYPE_INDEX[kind], partition, key, event, value)
 
     def _opening(self, event: Event, kind: str) -> str:
+        """The envelope up to its data; all but the id is the same for a tenant throughout a batch."""
+        place = (kind, event.tenant_id)
+        rest = self._openings.get(place)
+        if rest is None:
+            rest = self._openings[place] = (
+                f'","source":"ledgerstream","type":"{kind}","time":"{self._recorded_at}"'
+                f',"tenantid":"{event.tenant_id}","datacontenttype":"application/json"'
+            )
         trace = "" if event.traceparent is None else f',"traceparent":"{event.traceparent}"'
-        return (
-            f'{{"specversion":"1.0","id":"{self._place}{self.next_seq}","source":"ledgerstream","type":"{kind}"'
-            f',"time":"{self._recorded_at}","tenantid":"{event.tenant_id}"{trace}'
-            ',"datacontenttype":"application/json","data":{'
-        )
+        return f'{{"specversion":"1.0","id":"{self._place}{self.next_seq}{rest}{trace},"data":{{'
 
     def _advance(self, canonical: bytes, free_hashes: Sequence[bytes]) -> None:
-        self.head = blake2b(b"".join((self.head, canonical, *free_hashes)), digest_size=32).digest()
+        chained = blake2b(self.head, digest_size=32)
+        chained.update(canonical)
+        for free_hash in free_hashes:
+            chained.update(free_hash)
+        self.head = chained.digest()
 
-    def _emit(
-        self,
-        topic: int,
-        kind: int,
-        partition: int,
-        key: bytes | None,
-        traceparent: str | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes | None]],
-    ) -> None:
-        trace = None if traceparent is None else traceparent.encode()
-        self.frames.append(outbox.frame(Output(topic, kind, partition, key, trace, headers, value)))
+    def _emit(self, topic: int, kind: int, partition: int, key: bytes, event: Event, value: bytes) -> None:
+        trace = b"" if event.traceparent is None else event.traceparent.encode()
+        self.frames.append(outbox.frame_plain(topic, kind, partition, key, trace, value))
         self.next_seq += 1
 
 

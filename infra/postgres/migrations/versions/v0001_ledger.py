@@ -121,8 +121,6 @@ JOURNAL = (
     "CREATE INDEX entries_transfer_ix ON entries (shard, transfer_id, seq) WHERE transfer_id IS NOT NULL",
     "CREATE INDEX entries_payout_ix ON entries (shard, payout_id, seq) WHERE payout_id IS NOT NULL",
     "CREATE INDEX entries_dispute_ix ON entries (shard, dispute_id, seq) WHERE dispute_id IS NOT NULL",
-    # For `entries --after --before` and `balance --known-at`: recorded_at follows the order of insertion.
-    "CREATE INDEX entries_recorded_ix ON entries USING brin (recorded_at) WITH (pages_per_range = 32)",
     """
     CREATE TABLE postings (
         shard smallint NOT NULL,
