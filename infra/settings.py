@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
+
+
+log = logging.getLogger(__name__)
 
 
 class SettingsError(Exception):
@@ -62,7 +67,7 @@ class Settings:
         if self.database_url is None:
             raise SettingsError(
                 'LEDGER_DATABASE_URL is not set; run "ledgerstream stack up" and eval "$(ledgerstream stack env)", '
-                "or see README, Settings"
+                "or see docs/operating.md, Settings"
             )
         return self.database_url
 
@@ -70,7 +75,7 @@ class Settings:
         if self.kafka_bootstrap is None:
             raise SettingsError(
                 'LEDGER_KAFKA_BOOTSTRAP is not set; run "ledgerstream stack up" and eval "$(ledgerstream stack env)", '
-                "or see README, Settings"
+                "or see docs/operating.md, Settings"
             )
         return self.kafka_bootstrap
 
@@ -105,7 +110,7 @@ _MAXIMUM: dict[str, float] = {"shards": 1_024, "batch_rows_max": 10_000, "kafka_
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process.
 
-    Raises: SettingsError, naming the first variable that is wrong or that does not exist.
+    Raises: SettingsError, naming the first variable that is wrong or misspelt.
     """
     environ = os.environ if environ is None else environ
     known = {f"LEDGER_{f.name.upper()}": f for f in fields(Settings)}
@@ -114,7 +119,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if not variable.startswith("LEDGER_"):
             continue
         if variable not in known:
-            raise SettingsError(f"{variable} is not a setting of ledgerstream; see README, Settings")
+            _refuse_misspelt(variable, known)
+            continue
         if text == "":
             continue
         name = known[variable].name
@@ -126,13 +132,23 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def _refuse_misspelt(variable: str, known: Collection[str]) -> None:
+    """Refuse a variable that looks like a setting; one of another version's, or of something else's, is passed over."""
+    meant = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+    if meant:
+        raise SettingsError(f"{variable} is not a setting of ledgerstream; did you mean {meant[0]}?")
+    log.warning("%s is not a setting of this ledgerstream and is ignored; see docs/operating.md, Settings", variable)
+
+
 def _value_of(variable: str, name: str, type_name: str, text: str) -> object:
     value: object = text
     if type_name in ("int", "float"):
         try:
             value = int(text) if type_name == "int" else float(text)
         except ValueError:
-            raise SettingsError(f"{variable} is {text!r}, which is not a number; see README, Settings") from None
+            raise SettingsError(
+                f"{variable} is {text!r}, which is not a number; see docs/operating.md, Settings"
+            ) from None
         low, high = _MINIMUM.get(name, 0), _MAXIMUM.get(name, float("inf"))
         if not low <= float(text) <= high:
             raise SettingsError(

@@ -252,7 +252,7 @@ def test_wrong_usage_ends_2(run: Run, arguments: tuple[str, ...], told: str) -> 
         ({"LEDGER_DATABASE_URL": "postgresql://127.0.0.1:1/ledger"}, "127.0.0.1:1/ledger can't be reached"),
         ({"LEDGER_DATABASE_URL": "mysql://127.0.0.1/ledger"}, "it must begin with postgresql://"),
         ({"LEDGER_SHARDS": "many"}, "LEDGER_SHARDS is 'many', which is not a number"),
-        ({"LEDGER_NONSENSE": "1"}, "LEDGER_NONSENSE is not a setting"),
+        ({"LEDGER_SHARD": "1"}, "LEDGER_SHARD is not a setting of ledgerstream; did you mean LEDGER_SHARDS?"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
