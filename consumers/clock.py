@@ -24,7 +24,7 @@ from infra.postgres.migrate import sqlalchemy_url
 from infra.postgres.partitions import make_partitions
 from infra.postgres.retention import drop_relayed_outbox
 from infra.settings import Settings
-from schemas.topics import INPUT_TOPICS
+from schemas.topics import READ_TOPICS
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class BrokerReach:
             self._consumer = consumer
         try:
             async with asyncio.timeout(MEASURED_SECONDS_MAX):
-                states = await describe_topics(self._settings, [self._settings.topic(name) for name in INPUT_TOPICS])
+                states = await describe_topics(self._settings, [self._settings.topic(name) for name in READ_TOPICS])
                 partitions = [
                     TopicPartition(name, number) for name, state in states.items() for number in range(state.partitions)
                 ]

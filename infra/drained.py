@@ -11,7 +11,7 @@ import asyncpg
 
 from infra.kafka.lag import Reach, reaches
 from infra.settings import Settings
-from schemas.topics import INPUT_TOPICS
+from schemas.topics import READ_TOPICS
 
 Place = tuple[str, int]
 """A topic's full name and a partition."""
@@ -48,7 +48,7 @@ async def until_drained(
     `while_true` is awaited between two looks; it raises when waiting has become useless.
     Raises: NotDrainedError, SettingsError.
     """
-    topics = [settings.topic(name) for name in INPUT_TOPICS]
+    topics = [settings.topic(name) for name in READ_TOPICS]
     wanted = await reaches(settings, topics)
     deadline = time.monotonic() + seconds_max
     connection = await asyncpg.connect(settings.asyncpg_dsn)

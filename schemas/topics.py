@@ -105,3 +105,5 @@ _TOPICS = (
 TOPICS: Mapping[str, Topic] = MappingProxyType({topic.name: topic for topic in _TOPICS})
 INPUT_TOPICS: tuple[str, ...] = tuple(topic.name for topic in _TOPICS if topic.direction == "in")
 OUTPUT_TOPICS: tuple[str, ...] = tuple(topic.name for topic in _TOPICS if topic.direction == "out")
+READ_TOPICS: tuple[str, ...] = tuple(name for name in INPUT_TOPICS if TOPICS[name].types)
+"""The input topics that this version reads: what is on the others waits for a version that knows its types."""
