@@ -75,10 +75,14 @@ async def write(settings: Settings, rows: int) -> None:
         await connection.close()
 
 
-async def assert_all_published(settings: Settings, rows: int) -> None:
+async def all_sealed(settings: Settings, rows: int) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         for shard in range(SHARDS):
             await sealed(settings, shard, 2 * rows)
+
+
+async def assert_all_published(settings: Settings, rows: int) -> None:
+    """Once the relay has ended: then the markers of its transactions are written everywhere."""
     records = await committed(settings, "balances", "entries")
     for shard in range(SHARDS):
         assert_once_and_in_order(records, epoch=1, shard=shard, seq_last=2 * rows)
@@ -104,9 +108,10 @@ async def test_kafka_killed_under_way_and_away_at_start(
         await asyncio.to_thread(devstack.start_kafka, data)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await waiting
-        await assert_all_published(ledger, 40)
+        await all_sealed(ledger, 40)
         await said(caplog, f"Kafka at {ledger.kafka_bootstrap}: fine again")
         await said(caplog, "the relay of shard 0: fine again")
+    await assert_all_published(ledger, 40)
     # A line for a change of state, none for a try.
     assert len([record for record in caplog.records if record.name.startswith("infra")]) < 20
 
@@ -118,7 +123,8 @@ async def test_postgres_killed_under_way(ledger: Settings, data: Path, caplog: p
         await said(caplog, "the relay: Postgres is away")
         await asyncio.to_thread(devstack.start_postgres, data)
         await write(ledger, 20)
-        await assert_all_published(ledger, 40)
+        await all_sealed(ledger, 40)
+    await assert_all_published(ledger, 40)
 
 
 async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:

@@ -96,6 +96,8 @@ async def test_within_one_epoch_a_late_commit_publishes_outputs_without_their_se
     await begin_half_a_transaction(settings, producer)
     assert await values_on(settings, "entries") == []
     assert await end_transaction_late(settings, producer, used) is NoError
+    # Returns when the markers of whatever was committed are written; it aborts what wasn't.
+    await producer.next_epoch()
     # This is the loss: the broker has committed what nobody committed. If this fails, Kafka has closed the gap.
     assert await values_on(settings, "entries") == [b"output"]
     assert await values_on(settings, "seals") == [b"seal of the transaction before"]
@@ -115,6 +117,7 @@ async def test_with_an_epoch_a_transaction_a_late_commit_is_refused(
     seal = await producer._producer.send_batch(batch_of(b"seal"), settings.topic("seals"), partition=0)
     await seal
     await producer._producer.commit_transaction()
+    await producer.next_epoch()
     assert await values_on(settings, "entries") == [b"output"]
     assert await values_on(settings, "seals") == [b"seal of the transaction before", b"seal"]
 
@@ -178,6 +181,7 @@ async def test_a_zombie_in_the_middle_of_a_transaction_publishes_nothing(
     with pytest.raises(ProducerFenced):
         await zombie._producer.commit_transaction()
     await successor.publish({(settings.topic("entries"), 0): [batch_of(b"successor")]})
+    await successor.next_epoch()
     assert await values_on(settings, "entries") == [b"successor"]
 
 
@@ -192,7 +196,8 @@ async def test_a_zombie_gets_no_further_epoch(new_producer: NewProducer) -> None
 
 
 async def test_aiokafka_commits_a_transaction_whose_send_failed(new_producer: NewProducer, settings: Settings) -> None:
-    producer = (await new_producer())._producer
+    ours = await new_producer()
+    producer = ours._producer
     await producer.begin_transaction()
     good = await producer.send_batch(batch_of(b"good"), settings.topic("entries"), partition=0)
     bad = await producer.send_batch(too_large(), settings.topic("entries"), partition=1)
@@ -201,6 +206,7 @@ async def test_aiokafka_commits_a_transaction_whose_send_failed(new_producer: Ne
     await good
     with pytest.raises(MessageSizeTooLargeError):
         await bad
+    await ours.next_epoch()
     assert await values_on(settings, "entries") == [b"good"]
 
 
@@ -214,6 +220,7 @@ async def test_a_failed_delivery_publishes_nothing_of_its_transaction(
     await producer.discard()
     successor = await new_producer()
     await successor.publish({(entries, 0): [batch_of(b"after")]})
+    await successor.next_epoch()
     assert await values_on(settings, "entries") == [b"after"]
 
 
