@@ -106,7 +106,9 @@ def _explained(fault: Exception, settings: Settings) -> str:
     """Why Postgres can't be used. Raises: SettingsError where waiting can't help."""
     cause: BaseException = getattr(getattr(fault, "orig", None), "__cause__", None) or fault
     if isinstance(cause, asyncpg.exceptions.ClientConfigurationError | ValueError):
-        raise SettingsError(f"LEDGER_DATABASE_URL can't be understood: {cause}; see docs/operating.md, Settings") from fault
+        raise SettingsError(
+            f"LEDGER_DATABASE_URL can't be understood: {cause}; see docs/operating.md, Settings"
+        ) from fault
     wrong = (
         asyncpg.InvalidPasswordError,
         asyncpg.InvalidAuthorizationSpecificationError,
