@@ -9,11 +9,37 @@ import random
 log = logging.getLogger(__name__)
 
 
+class Outage:
+    """What many wait for at once: each fault is said by the first who meets it, its end by the last who is past it."""
+
+    def __init__(self) -> None:
+        self._waiting: set[str] = set()
+        self._said: set[str] = set()
+
+    def is_news(self, thing: str, fault: str) -> bool:
+        """`thing` waits because of this fault; whether nobody has said so yet."""
+        self._waiting.add(thing)
+        news = fault not in self._said
+        self._said.add(fault)
+        return news
+
+    def ends(self, thing: str) -> bool:
+        """`thing` waits no longer; whether it was the last."""
+        self._waiting.discard(thing)
+        if self._waiting:
+            return False
+        self._said.clear()
+        return True
+
+
 class Patience:
     """What is tried again and again; `wait` after a fault, `over` after a success."""
 
-    def __init__(self, thing: str, *, seconds_first: float = 0.05, seconds_most: float = 5.0) -> None:
+    def __init__(
+        self, thing: str, *, seconds_first: float = 0.05, seconds_most: float = 5.0, outage: Outage | None = None
+    ) -> None:
         self._thing = thing
+        self._outage = Outage() if outage is None else outage
         self._seconds_first = seconds_first
         self._seconds_most = seconds_most
         self._seconds = seconds_first
@@ -26,9 +52,9 @@ class Patience:
 
         A fault that nobody has foreseen is said with its traceback.
         """
-        if fault != self._fault:
+        if fault != self._fault and self._outage.is_news(self._thing, fault):
             log.warning("%s: %s; trying again", self._thing, fault, exc_info=unforeseen)
-            self._fault = fault
+        self._fault = fault
         # Spread out, so that many who wait for one thing don't come back in step.
         seconds = self._seconds * random.uniform(0.75, 1.25)
         self._seconds = min(self._seconds * 2, self._seconds_most)
@@ -36,7 +62,7 @@ class Patience:
 
     def over(self) -> None:
         """The thing works; say so if it was said that it didn't."""
-        if self._fault is not None:
+        if self._fault is not None and self._outage.ends(self._thing):
             log.info("%s: fine again", self._thing)
         self._fault = None
         self._seconds = self._seconds_first

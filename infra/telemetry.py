@@ -38,6 +38,8 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     quiet_aiokafka(settings)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Its pool writes a traceback for each try to reach a server that is away; who needs the server says so once.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
 
 
 class Progress:

@@ -29,7 +29,7 @@ from infra.kafka.consumer import LedgerConsumer, Polled
 from infra.kafka.reader import PartitionReader, Prepared
 from infra.kafka.topics import topic_ids
 from infra.ledger import BatchResult, Ledger
-from infra.patience import Patience
+from infra.patience import Outage, Patience
 from infra.records import DeadLetter, InputRecord
 from infra.settings import Settings
 from schemas.wire import Malformed, WireEvent, read
@@ -175,6 +175,7 @@ class Intake:
         self._topic_ids: dict[str, UUID] = {}
         self._topic_ids_at = -TOPIC_IDS_SECONDS
         self._asking = asyncio.Lock()
+        self._outage = Outage()
         self._broker = KafkaBroker(
             settings.need_kafka_bootstrap(),
             consumer_only=True,
@@ -237,14 +238,16 @@ class Intake:
 
     def _builder(self) -> Callable[..., LedgerConsumer]:
         by_group = {self.settings.group(name): stream.readers for name, stream in self.streams.items()}
-        arguments = client_arguments(self.settings)
+        # A topic that was deleted and made again has partitions for us only when metadata was asked for again.
+        ours = {"enable_auto_commit": False, "metadata_max_age_ms": int(TOPIC_SECONDS * 1000)}
+        arguments = client_arguments(self.settings) | ours
 
         def build(*topics: str, group_id: str, **options: Any) -> LedgerConsumer:
             return LedgerConsumer(
                 *topics,
                 readers=by_group[group_id],
                 group_id=group_id,
-                **(options | arguments | {"enable_auto_commit": False}),
+                **(options | arguments),
             )
 
         return build
@@ -266,6 +269,7 @@ class Intake:
             topic_id_of=self._topic_id_of,
             home_shard=partition.partition % self.settings.shards,
             applied=self.counts.add,
+            outage=self._outage,
         )
 
     async def _topic_id_of(self, topic: str) -> UUID:

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from domain.events import Event
 from infra.faultpoints import reached
 from infra.ledger import BatchResult, Ledger
-from infra.patience import Patience, sleep_unless
+from infra.patience import Outage, Patience, sleep_unless
 from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError, TenantMovedError
 from infra.records import DeadLetter, OffsetSwap
@@ -64,6 +64,7 @@ class PartitionReader:
         topic_id_of: Callable[[str], Awaitable[UUID]],
         home_shard: int,
         applied: Callable[[BatchResult], None],
+        outage: Outage,
     ) -> None:
         """`topic_id_of(topic)` asks the broker; the topic may have been made again."""
         self.partition = partition
@@ -84,7 +85,7 @@ class PartitionReader:
         self._leaving = asyncio.Event()
         self._busy = asyncio.Lock()
         self._name = f"{partition.topic}[{partition.partition}]"
-        self._patience = Patience(self._name)
+        self._patience = Patience(self._name, outage=outage)
         self._refused = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -106,6 +107,7 @@ class PartitionReader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        self._patience.over()
         self._drop_queue()
 
     def begin_again(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import asyncpg
 import pytest
 
 from infra.settings import Settings
-from tests.fixtures.programs import Program, running, start
+from tests.fixtures.programs import running, start
 from tests.fixtures.relay import books
 from tests.fixtures.traffic import assert_each_ended_once, publish, traffic
 
