@@ -153,7 +153,7 @@ class Show:
         """Whether every figure is what it must be, and what to try next."""
         self._heading("And?")
         if faults:
-            self._console.print(f"{len(faults)} figures are not what the story says they must be:", style="bold red")
+            self._console.print(f"Not what the story says it must be ({len(faults)}):", style="bold red")
             for fault in faults:
                 self._console.print(Text(f"  {fault}", style="red"))
         else:
