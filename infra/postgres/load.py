@@ -92,9 +92,11 @@ async def _load_parked(connection: Connection, books: Books, needs: Needs, read_
         rows = await connection.fetch(
             f"""
             SELECT {EVENT_COLUMNS}, p.waits_for
-            FROM parked p
+            FROM unnest($2::uuid[]) AS arriving (waits_for)
+            CROSS JOIN LATERAL (
+                SELECT * FROM parked WHERE shard = $1 AND waits_for = arriving.waits_for OFFSET 0
+            ) AS p
             CROSS JOIN LATERAL (SELECT * FROM events WHERE shard = $1 AND seq = p.seq OFFSET 0) AS e
-            WHERE p.shard = $1 AND p.waits_for = ANY($2::uuid[])
             ORDER BY p.seq
             LIMIT $3
             """,
@@ -487,11 +489,15 @@ async def load_overdue(
     rows = await connection.fetch(
         f"""
         SELECT {EVENT_COLUMNS}
-        FROM parked p
+        FROM (
+            SELECT seq
+            FROM parked
+            WHERE shard = $1 AND expires_at <= $2 AND NOT arrived
+            ORDER BY expires_at, seq
+            LIMIT $3
+        ) AS p
         CROSS JOIN LATERAL (SELECT * FROM events WHERE shard = $1 AND seq = p.seq OFFSET 0) AS e
-        WHERE p.shard = $1 AND p.expires_at <= $2 AND NOT p.arrived
         ORDER BY p.seq
-        LIMIT $3
         """,
         shard,
         now,

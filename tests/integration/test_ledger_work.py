@@ -1,0 +1,149 @@
+"""What a batch costs: as many statements whatever its size, and no more rows read than it names."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from consumers.translate import read_command
+from infra.ledger import Ledger
+from infra.settings import Settings
+from tests.coherence import assert_coherent
+from tests.fixtures.desk import Desk, Envelope, desk_on, envelope, payment, post, refund
+
+ROWS = 120_000
+
+
+class CountingPool:
+    """A pool whose connections say what they are asked."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self.statements: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        async with self._pool.acquire() as connection:
+            with connection.query_logger(self._note):
+                yield connection
+
+    async def fetch(self, *arguments: Any) -> Any:
+        return await self._pool.fetch(*arguments)
+
+    def _note(self, record: Any) -> None:
+        self.statements[" ".join(record.query.split())] += 1
+
+
+def every_kind(number: int) -> list[Envelope]:
+    """Ten events on things of their own, of every kind of table that a batch may touch; some are parked."""
+    customer, mark = f"c{number}", f"{number}"
+    money = {"amount": 100, "currency": "EUR"}
+    return [
+        refund(mark, 10, payment_id=mark, customer_id=customer),
+        payment(mark, 1_000, customer_id=customer, fees=30),
+        envelope("refund.failed.v1", refund_id=mark),
+        envelope("transfer.created.v1", transfer_id=mark, customer_id=customer, merchant_id=mark, **money),
+        envelope("transfer.reversed.v1", transfer_id=mark),
+        envelope("payout.paid.v1", payout_id=mark, merchant_id=mark, **money),
+        envelope("payout.failed.v1", payout_id=f"none-{mark}"),
+        envelope("dispute.opened.v1", dispute_id=mark, payment_id=mark, customer_id=customer, **money),
+        payment(mark, 7, customer_id=customer),
+        post((f"customer_balance:{customer}", 5), ("platform:cash", -5)),
+    ]
+
+
+async def test_a_batch_takes_as_many_statements_whatever_its_size(
+    ledger_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: Counter[str] = Counter()
+    copy = asyncpg.Connection.copy_records_to_table
+
+    async def counted(self: Any, table: str, **more: Any) -> Any:
+        copies[table] += 1
+        return await copy(self, table, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", counted)
+    async with desk_on(ledger_settings) as desk:
+        pool = CountingPool(desk.pool)
+        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
+        await desk.apply(*every_kind(0))
+        asked = []
+        numbers = iter(range(1, 10_000))
+        for size in (10, 100, 1_000):
+            pool.statements.clear()
+            copies.clear()
+            await desk.apply(*(event for _ in range(size // 10) for event in every_kind(next(numbers))))
+            asked.append((pool.statements.copy(), copies.copy()))
+        assert asked[0] == asked[1] == asked[2]
+        assert sum(asked[0][0].values()) + sum(asked[0][1].values()) < 45
+        assert set(asked[0][1].values()) == {1}
+        assert len(await desk.entries()) == 112 * 8
+        async with desk.pool.acquire() as connection:
+            await assert_coherent(connection)
+
+
+CROWD = [
+    "INSERT INTO accounts (shard, account_id, tenant_id, name, type)"
+    " SELECT $1, gen_random_uuid(), 'crowd', 'a' || n, 'asset' FROM generate_series(1, $2) n",
+    "INSERT INTO balances SELECT $1, account_id, 'EUR', 0, 0, 0, 1, now() FROM accounts WHERE tenant_id = 'crowd'"
+    " LIMIT $2",
+    "INSERT INTO balance_days SELECT $1, account_id, 'EUR', '2026-03-02', 0, 1, 1 FROM accounts"
+    " WHERE tenant_id = 'crowd' LIMIT $2",
+    "INSERT INTO idempotency_keys SELECT $1, gen_random_uuid(), 1, n, 1 FROM generate_series(1, $2) n",
+    "INSERT INTO payments SELECT $1, gen_random_uuid(), 'EUR', 'c', 'crowd', NULL, 'p' || n, gen_random_uuid(), 1, 0"
+    " FROM generate_series(1, $2) n",
+    "INSERT INTO refunds SELECT $1, gen_random_uuid(), NULL, 'crowd', NULL, 'r' || n, NULL, 'EUR', 'c',"
+    " gen_random_uuid(), gen_random_uuid(), 1, false FROM generate_series(1, $2) n",
+    "INSERT INTO disputes SELECT $1, gen_random_uuid(), 'crowd', NULL, 'd' || n, NULL, 'EUR', 'c', gen_random_uuid(), 1"
+    " FROM generate_series(1, $2) n",
+    "INSERT INTO parked SELECT $1, 1000000000 + n, gen_random_uuid(), now() + interval '1 day', false"
+    " FROM generate_series(1, $2) n",
+]
+CROWDED = ("accounts", "balances", "balance_days", "idempotency_keys", "payments", "refunds", "disputes", "parked")
+
+
+async def test_a_batch_reads_only_the_rows_it_names_on_tables_never_analyzed(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk:
+        await desk.apply(*every_kind(0))
+        await _crowd(ledger_settings, await desk.shard())
+        # Plans are made once a connection; these are made with the crowd there, the statistics still of nothing.
+        async with desk_on(ledger_settings) as late:
+            before = await _rows_read(late)
+            begun = time.perf_counter()
+            await late.apply(*(event for number in range(1, 51) for event in every_kind(number)))
+            took = time.perf_counter() - begun
+            await late.ledger.expire_parked(await late.shard())
+            await late.ledger.resume_arrived(await late.shard())
+            after = await _rows_read(late)
+        read = {table: after[table] - before[table] for table in CROWDED}
+        assert max(read.values()) < 20_000, read
+        assert took < 3.0
+
+
+async def _crowd(settings: Settings, shard: int) -> None:
+    owner = await asyncpg.connect(settings.asyncpg_dsn)
+    try:
+        for table in CROWDED:
+            await owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        for statement in CROWD:
+            await owner.execute(statement, shard, ROWS)
+    finally:
+        await owner.close()
+
+
+async def _rows_read(desk: Desk) -> dict[str, int]:
+    """How many rows, live or not, each table gave to anybody so far."""
+    async with desk.pool.acquire() as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        rows = await connection.fetch(
+            "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_read, 0) AS rows_read"
+            " FROM pg_stat_user_tables JOIN (SELECT relid, sum(idx_tup_read) AS idx_tup_read"
+            " FROM pg_stat_user_indexes GROUP BY relid) AS i USING (relid)"
+        )
+    return {row["relname"]: int(row["rows_read"]) for row in rows}
