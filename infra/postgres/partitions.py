@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 PARTITIONED = ("events", "entries", "postings", "outbox")
-AHEAD = 2
+
+_BOUNDS = """
+SELECT i.inhparent::regclass::text, pg_get_expr(c.relpartbound, c.oid)
+FROM pg_class c
+JOIN pg_inherits i ON i.inhrelid = c.oid
+WHERE c.relpartbound IS NOT NULL
+"""
+_SPAN = re.compile(r"TO \('?(\d+)'?, '?(\d+)'?\)")
 
 
 async def make_partitions(connection: AsyncConnection, partition_rows: int) -> int:
     """Make the partitions that the next seqs of each shard need, and a default for what was missed; say how many.
 
     `CREATE … PARTITION OF` would wait for writers and make them wait; `ATTACH` of a table made beforehand doesn't.
-    Partition n of a shard holds seqs n·rows to (n+1)·rows − 1; a span that rows of the default stand in stays there.
+    Each begins where the one before ends, so `partition_rows` may change; a span that rows of the default stand in
+    stays there.
     """
     made = 0
     shards = (await connection.execute(text("SELECT shard, next_seq FROM shards ORDER BY shard"))).all()
-    existing = {
-        name
-        for (name,) in await connection.execute(
-            text("SELECT c.relname FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid")
-        )
-    }
+    ends, defaults = await _existing(connection)
     for table in PARTITIONED:
-        if f"{table}_default" not in existing:
+        if table not in defaults:
             await connection.exec_driver_sql(f"CREATE TABLE {table}_default PARTITION OF {table} DEFAULT")
             made += 1
         for shard, next_seq in shards:
-            first = next_seq // partition_rows
-            for number in range(first, first + AHEAD):
-                span = (number * partition_rows, (number + 1) * partition_rows)
-                name = f"{table}_s{shard}_{span[0]}"
-                if name not in existing and not await _default_has(connection, table, shard, span):
-                    await _attach(connection, table, name, shard, span)
+            low = ends.get((table, shard), 0)
+            # Up to a whole partition ahead of where the shard is now.
+            while low < next_seq + partition_rows:
+                span = (low, low + partition_rows)
+                if not await _default_has(connection, table, shard, span):
+                    await _attach(connection, table, f"{table}_s{shard}_{low}", shard, span)
                     made += 1
+                low += partition_rows
     return made
+
+
+async def _existing(connection: AsyncConnection) -> tuple[dict[tuple[str, int], int], set[str]]:
+    """Where the last partition of each table and shard ends, and which tables have a default."""
+    ends: dict[tuple[str, int], int] = {}
+    defaults: set[str] = set()
+    for table, bound in await connection.execute(text(_BOUNDS)):
+        found = _SPAN.search(bound)
+        if found is None:
+            defaults.add(table)
+        else:
+            place = (table, int(found[1]))
+            ends[place] = max(ends.get(place, 0), int(found[2]))
+    return ends, defaults
 
 
 async def _default_has(connection: AsyncConnection, table: str, shard: int, span: tuple[int, int]) -> bool:
