@@ -167,20 +167,20 @@ class BrokerReach:
 
     async def look(self) -> Standings:
         """Where each partition stands. Raises: KafkaError, OSError."""
-        if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                **client_arguments(self._settings), enable_auto_commit=False, isolation_level="read_committed"
-            )
-            await consumer.start()
-            self._consumer = consumer
+        is_new = self._consumer is None
+        consumer = self._consumer = self._consumer or AIOKafkaConsumer(
+            **client_arguments(self._settings), enable_auto_commit=False, isolation_level="read_committed"
+        )
         try:
             async with asyncio.timeout(MEASURED_SECONDS_MAX):
+                if is_new:
+                    await consumer.start()
                 states = await describe_topics(self._settings, [self._settings.topic(name) for name in READ_TOPICS])
                 partitions = [
                     TopicPartition(name, number) for name, state in states.items() for number in range(state.partitions)
                 ]
-                beginnings = await self._consumer.beginning_offsets(partitions)
-                ends = await self._consumer.end_offsets(partitions)
+                beginnings = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
         except (KafkaError, OSError):
             await self.close()
             raise

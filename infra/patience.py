@@ -52,6 +52,8 @@ class Patience:
 
         A fault that nobody has foreseen is said with its traceback.
         """
+        # What Postgres adds in lines of its own belongs to the same line of ours.
+        fault = " ".join(fault.split())
         if fault != self._fault and self._outage.is_news(self._thing, fault):
             log.warning("%s: %s; trying again", self._thing, fault, exc_info=unforeseen)
         self._fault = fault

@@ -194,12 +194,12 @@ class PartitionReader:
 
     async def _read_on(self) -> None:
         again = asyncio.create_task(self._again.wait())
+        upcoming: asyncio.Task[Prepared] | None = None
         try:
             while True:
                 upcoming = asyncio.create_task(self._queue.get())
                 await asyncio.wait({upcoming, again}, return_when=asyncio.FIRST_COMPLETED)
                 if again.done():
-                    upcoming.cancel()
                     raise _BeginAgainError("what was fetched doesn't follow on what was read")
                 prepared = upcoming.result()
                 if prepared.generation == self.generation:
@@ -207,6 +207,8 @@ class PartitionReader:
                         await self._apply_with_patience(prepared)
         finally:
             again.cancel()
+            if upcoming is not None:
+                upcoming.cancel()
 
     async def _apply_with_patience(self, prepared: Prepared) -> None:
         """Apply a batch, however long its database is away. A batch is never skipped."""
