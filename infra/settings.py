@@ -48,7 +48,7 @@ class Settings:
     batch_rows_max: int = 2_000
     batch_timeout_ms: int = 10
     batch_seconds_max: float = 0.5
-    accounts_cached_max: int = 100_000
+    accounts_cached_max: int = 50_000
     database_pool_max: int = 8
     relay_transaction_rows_max: int = 20_000
     relay_poll_seconds: float = 0.2
