@@ -42,6 +42,8 @@ def main(data: Path | None = None, *, keep: bool = False) -> int:
     settings = read_settings({name: value for name, value in os.environ.items() if name == "LEDGER_STACK"})
     console, told = Console(width=_width()), Console(stderr=True, highlight=False)
     story = write_story(last_monday(datetime.now(UTC).date()))
+    if "LEDGER_DATABASE_URL" in os.environ or "LEDGER_KAFKA_BOOTSTRAP" in os.environ:
+        told.print("The servers that LEDGER_… names are left alone: the demo has its own.", style="dim")
     try:
         with _stack_of_our_own(data, settings, keep=keep, told=told) as stack:
             settings = replace(settings, database_url=stack.database_url, kafka_bootstrap=stack.kafka_bootstrap)
@@ -52,7 +54,7 @@ def main(data: Path | None = None, *, keep: bool = False) -> int:
         told.print(f"The demo can't go on: {error}", style="bold red", soft_wrap=True, markup=False)
         return 1
     except KeyboardInterrupt:
-        told.print("Ended early; nothing is left behind." if not keep else "Ended early.")
+        told.print("Ended early; nothing is left behind.")
         return 130
 
 
@@ -96,7 +98,7 @@ async def conclude(
 
 
 def _say(told: Console, began: float, line: str) -> None:
-    told.print(f"{time.monotonic() - began:5.1f} s  {line}", style="dim", markup=False)
+    told.print(f"{time.monotonic() - began:5.1f} s  {line}", style="dim", markup=False, soft_wrap=True)
 
 
 def _width() -> int:
@@ -142,17 +144,21 @@ def _tell_what_to_try(kept: RunningStack | None, console: Console) -> None:
     """Three commands to go on with, as they are: what is to be copied must not break at the terminal's width."""
     program = _program()
     if kept is None:
-        print("\nThe stack of the demo is gone. Three commands to try next:\n")
-        print(f"  {program} demo --keep                          the same, and keep its servers")
-        print(f'  {program} stack up && {program} run            a ledger of your own (README, "Five minutes")')
-        print(f"  {program} schemas                              the events that you can send it")
+        print("\nThe stack of the demo is gone. Three commands to try next:")
+        _suggest("the same, and keep its servers and books to look around in", f"{program} demo --keep")
+        _suggest('a ledger of your own (README, "Five minutes")', f"{program} stack up && {program} run")
+        _suggest("the types of event that you can send it", f"{program} schemas")
         return
     print("\nThe servers stay up, the books with them. For this shell:\n")
     print("\n".join(env_lines(kept)))
-    print("\nThree commands to try next:\n")
-    print(f"  {program} statement --tenant {HARBOUR} --account {POP_UP}")
-    print(f"  {program} entries --tenant {HARBOUR} --dispute-id dis-ada")
-    print(f"  {program} stack down --wipe --data {kept.data}")
+    print("\nThree commands to try next:")
+    _suggest("the stall that was paid out too much", f"{program} statement --tenant {HARBOUR} --account {POP_UP}")
+    _suggest("a dispute, from its opening to its end", f"{program} entries --tenant {HARBOUR} --dispute-id dis-ada")
+    _suggest("when you have seen enough", f"{program} stack down --wipe --data {kept.data}")
+
+
+def _suggest(what: str, command: str) -> None:
+    print(f"\n  # {what}\n  {command}")
 
 
 def _program() -> str:
