@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from infra.devstack import down, up
+from infra.devstack import RunningStack, down, up
+from tests.benchmarks.latency import Latency, measure_latency
 from tests.benchmarks.naive import measure_naive
 from tests.benchmarks.pipe import Burst, measure
 from tests.benchmarks.tpcb import measure_tpcb
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--payments", type=int, default=200_000, help="of each burst")
     parser.add_argument("--accounts", type=int, default=10_000, help="customers that the spread bursts go to")
-    parser.add_argument("--only", choices=("pipe", "hot", "naive", "tpcb"), help="one part alone")
+    parser.add_argument("--only", choices=("pipe", "hot", "latency", "naive", "tpcb"), help="one part alone")
     asked = parser.parse_args()
     data = Path(tempfile.mkdtemp(prefix="ledgerstream-bench-"))
     stack = up(data, progress=lambda line: console.print(f"[dim]{line}"))
@@ -35,9 +36,10 @@ def main() -> None:
         down(data, wipe=True)
 
 
-async def _measure_all(stack, asked: argparse.Namespace, data: Path) -> None:  # type: ignore[no-untyped-def]
+async def _measure_all(stack: RunningStack, asked: argparse.Namespace, data: Path) -> None:
     bursts: list[Burst] = []
     rates: dict[str, float] = {}
+    latencies: list[Latency] = []
     log = data / "ledger.log"
     count = asked.payments
     try:
@@ -45,6 +47,9 @@ async def _measure_all(stack, asked: argparse.Namespace, data: Path) -> None:  #
             bursts += await measure(stack, "spread", bursts=[count, count], accounts=asked.accounts, log=log)
         if asked.only in (None, "hot"):
             bursts += await measure(stack, "hot", bursts=[count], accounts=1, log=log)
+        if asked.only in (None, "latency"):
+            for per_second in (50, 200):
+                latencies.append(await measure_latency(stack, per_second=per_second, seconds=10, log=log))
         if asked.only in (None, "naive"):
             rates["the consumer one would write first"] = await measure_naive(
                 stack, count=max(500, count // 100), accounts=asked.accounts
@@ -55,7 +60,13 @@ async def _measure_all(stack, asked: argparse.Namespace, data: Path) -> None:  #
         if log.exists():
             console.print(log.read_text()[-3000:], markup=False)
         raise
-    _show(bursts, rates)
+    if bursts or rates:
+        _show(bursts, rates)
+    for latency in latencies:
+        console.print(
+            f"One at a time, {latency.per_second} a second, to a read_committed subscriber: p50 {latency.p50:.1f} ms,"
+            f" p95 {latency.p95:.1f}, p99 {latency.p99:.1f}"
+        )
 
 
 def _show(bursts: list[Burst], rates: dict[str, float]) -> None:

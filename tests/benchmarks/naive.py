@@ -108,10 +108,10 @@ async def _run(settings: Settings, sessions: async_sessionmaker[AsyncSession], c
     broker.subscriber(settings.topic("payments"), group_id="naive", auto_offset_reset="earliest")(naive.handle)
     await broker.start()
     try:
-        while naive.handled == 0:
+        while naive.handled == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         started, before = time.monotonic(), naive.handled
-        while naive.handled < count:
+        while naive.handled < count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         return (naive.handled - before) / (time.monotonic() - started)
     finally:
