@@ -313,7 +313,7 @@ async def _save_days(connection: Connection, shard: int, rows: Collection[list[A
         f"""
         INSERT INTO balance_days AS d (shard, account_id, currency, day, change, seq_first, seq_last)
         SELECT $1, n.*
-        FROM unnest($2::uuid[], $3::text[], $4::date[], $5::{'bigint' if fits else 'numeric'}[], $6::bigint[],
+        FROM unnest($2::uuid[], $3::text[], $4::date[], $5::{"bigint" if fits else "numeric"}[], $6::bigint[],
             $7::bigint[]) AS n
         ON CONFLICT (shard, account_id, currency, day) DO UPDATE
         SET change = d.change + excluded.change, seq_last = excluded.seq_last

@@ -181,6 +181,7 @@ POISONS: list[Callable[[Desk], Any]] = [
     lambda desk: _carries(desk, payment("bad"), payment_id="a\x00b"),
     lambda desk: _carries(desk, payment("bad"), amount="12"),
     lambda desk: _carries(desk, refund("bad"), customer_id="\x00"),
+    lambda desk: _carries(desk, payment("bad"), provider=5),
     lambda desk: replace(desk.event(payment("bad")), type="\x00"),
     lambda desk: replace(desk.event(payment("bad")), carried=Origin(b"\xff", record_of(payment()))),
 ]

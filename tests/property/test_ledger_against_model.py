@@ -21,7 +21,7 @@ from tests.fixtures.desk import NOON, Desk, Envelope, desk_on
 from tests.model import CASH, Book, Model
 
 TENANTS = ("acme", "bolt", "coda")
-EXAMPLES, EVENTS_MIN, EVENTS_MAX = 12, 60, 220
+EXAMPLES, EVENTS_MIN, EVENTS_MAX = 20, 60, 220
 
 _runs = count(1)
 
@@ -41,8 +41,11 @@ when = st.integers(-5 * 24 * 60, 10)
 """Minutes after NOON."""
 
 
-def event(type_name: str, *, optional: dict[str, Any] | None = None, **required: Any) -> st.SearchStrategy[Envelope]:
-    facts = type_name.split(".")[0] in ("payment", "refund", "transfer", "payout", "dispute")
+def event(
+    type_name: str, *, plain: bool = False, optional: dict[str, Any] | None = None, **required: Any
+) -> st.SearchStrategy[Envelope]:
+    """An event of this type; a plain one is free of what would keep it from those it belongs to."""
+    facts = type_name.split(".")[0] in ("payment", "refund", "transfer", "payout", "dispute") and not plain
     extra = {"description": st.sampled_from(["a", 'b "c"']), "metadata": st.just({"description": "x", "n": [1.5]})}
     optional = (optional or {}) | (extra | {"provider": st.just("x")} if facts else {})
     return st.fixed_dictionaries(
@@ -53,7 +56,7 @@ def event(type_name: str, *, optional: dict[str, Any] | None = None, **required:
             "minutes": when,
             "source": st.sampled_from(["a", "b"]),
         },
-        optional={"idempotencykey": st.sampled_from([f"k{n}" for n in range(12)])},
+        optional={} if plain else {"idempotencykey": st.sampled_from([f"k{n}" for n in range(40)])},
     )
 
 
@@ -88,6 +91,29 @@ FACTS = [
     ),
     event("dispute.reopened.v1", dispute_id=few, reopening_id=few, amount=amount, optional={"fees": fees}),
 ]
+
+
+def _of_one_customer(number: str) -> list[st.SearchStrategy[Envelope]]:
+    """Events that fit together: one customer's payments, and what follows them."""
+    mine = {"currency": st.just("EUR"), "customer_id": st.just(number)}
+    payment_id, some = st.just(number), st.integers(1, 60)
+    return [
+        event(
+            "payment.captured.v1",
+            plain=True,
+            payment_id=payment_id,
+            amount=st.integers(50, 99),
+            **mine,
+            optional={"capture_id": few},
+        ),
+        event("refund.succeeded.v1", plain=True, refund_id=few, payment_id=payment_id, amount=some, **mine),
+        event("refund.failed.v1", plain=True, refund_id=few),
+        event("dispute.opened.v1", plain=True, dispute_id=few, payment_id=payment_id, amount=some, **mine),
+        event("dispute.lost.v1", plain=True, dispute_id=few, optional={"amount": some, "outcome_id": few}),
+    ]
+
+
+STORIES = [drawn for number in ("1", "2", "3") for drawn in _of_one_customer(number)]
 REQUESTS = [
     event(
         "account.create.v1",
@@ -115,7 +141,7 @@ REQUESTS = [
     event("tenant.create.v1"),
 ]
 histories = st.lists(
-    st.one_of(*FACTS, *FACTS, *REQUESTS, st.tuples(st.just("again"), st.integers(0, 500), st.integers(0, 5))),
+    st.one_of(*FACTS, *STORIES, *REQUESTS, st.tuples(st.just("again"), st.integers(0, 500), st.integers(0, 5))),
     min_size=EVENTS_MIN,
     max_size=EVENTS_MAX,
 )
