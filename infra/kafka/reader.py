@@ -85,6 +85,7 @@ class PartitionReader:
         self._leaving = asyncio.Event()
         self._busy = asyncio.Lock()
         self._name = f"{partition.topic}[{partition.partition}]"
+        self._outage = outage
         self._patience = Patience(self._name, outage=outage)
         self._refused = ""
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +108,7 @@ class PartitionReader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        self._patience.over()
+        self._outage.ends(self._name)
         self._drop_queue()
 
     def begin_again(self) -> None:

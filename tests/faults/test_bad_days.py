@@ -12,13 +12,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from infra import devstack
-from infra.kafka.topics import ensure_topics
-from infra.postgres.migrate import migrate
 from infra.settings import Settings
 from tests.fixtures.breakable import breakable, breakable_stack, data
-from tests.fixtures.programs import Program, running, start
+from tests.fixtures.programs import running, start
 from tests.fixtures.relay import books
-from tests.fixtures.traffic import assert_each_ended_once, payment, publish, traffic
+from tests.fixtures.traffic import assert_each_ended_once, publish, traffic
 
 __all__ = ["books", "breakable", "breakable_stack", "data"]
 

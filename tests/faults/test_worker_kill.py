@@ -23,7 +23,7 @@ def regrouped(settings: Settings, number: int) -> Settings:
 
 
 @pytest.mark.parametrize(
-    "point", ["ledger.decided:2", "ledger.saved:2", "ledger.committed:2", "reader.applied:2", "ledger.committed:9"]
+    "point", ["ledger.decided:2", "ledger.saved:2", "ledger.committed:2", "reader.applied:9"]
 )
 async def test_killed_at_any_point_each_event_ends_once(
     books: asyncpg.Connection, settings: Settings, tmp_path: Path, point: str
