@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 PARTITIONED = ("events", "entries", "postings", "outbox")
+
+# ATTACH locks the default, which nearly every query has in its plan: while it waits for a reader, a backup for example,
+# all others wait behind it. Better not now than that.
+_LOCK_TIMEOUT = "200ms"
+_LOCK_NOT_AVAILABLE = "55P03"
 
 _BOUNDS = """
 SELECT i.inhparent::regclass::text, pg_get_expr(c.relpartbound, c.oid)
@@ -23,7 +29,7 @@ async def make_partitions(connection: AsyncConnection, partition_rows: int) -> i
 
     `CREATE … PARTITION OF` would wait for writers and make them wait; `ATTACH` of a table made beforehand doesn't.
     Each begins where the one before ends, so `partition_rows` may change; a span that rows of the default stand in
-    stays there.
+    stays there. Where somebody reads the default for long, the rest is left for the next time.
     """
     made = 0
     shards = (await connection.execute(text("SELECT shard, next_seq FROM shards ORDER BY shard"))).all()
@@ -38,7 +44,8 @@ async def make_partitions(connection: AsyncConnection, partition_rows: int) -> i
             while low < next_seq + partition_rows:
                 span = (low, low + partition_rows)
                 if not await _default_has(connection, table, shard, span):
-                    await _attach(connection, table, f"{table}_s{shard}_{low}", shard, span)
+                    if not await _attach(connection, table, f"{table}_s{shard}_{low}", shard, span):
+                        return made
                     made += 1
                 low += partition_rows
     return made
@@ -67,10 +74,20 @@ async def _default_has(connection: AsyncConnection, table: str, shard: int, span
     return bool(found.scalar_one())
 
 
-async def _attach(connection: AsyncConnection, table: str, name: str, shard: int, span: tuple[int, int]) -> None:
-    await connection.exec_driver_sql(
-        f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)"
-    )
-    await connection.exec_driver_sql(
-        f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({shard}, {span[0]}) TO ({shard}, {span[1]})"
-    )
+async def _attach(connection: AsyncConnection, table: str, name: str, shard: int, span: tuple[int, int]) -> bool:
+    """Make one partition; False if its default is busy."""
+    try:
+        async with connection.begin_nested():
+            await connection.execute(text("SELECT set_config('lock_timeout', :most, true)"), {"most": _LOCK_TIMEOUT})
+            await connection.exec_driver_sql(
+                f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)"
+            )
+            await connection.exec_driver_sql(
+                f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({shard}, {span[0]})"
+                f" TO ({shard}, {span[1]})"
+            )
+    except DBAPIError as fault:
+        if getattr(fault.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        return False
+    return True
