@@ -18,6 +18,7 @@ from infra.patience import Patience
 log = logging.getLogger(__name__)
 
 _EMPTY_SECONDS = 0.01
+_WAITING_MS = 250
 
 
 class Polled:
@@ -61,7 +62,9 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             if self._unreadable:
                 found = await self._poll_by_hand()
             else:
-                polled = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+                # FastStream sleeps after an empty poll, and what comes meanwhile waits: so poll for longer.
+                waiting_ms = max(timeout_ms, _WAITING_MS)
+                polled = await super().getmany(*partitions, timeout_ms=waiting_ms, max_records=max_records)
                 found = self._tagged(polled, max_records)
         except ConsumerStoppedError:
             raise
