@@ -9,6 +9,8 @@ A body is zstd over frames that follow one another, in seq order and without gap
     u32 key length, u32 value length (2**32−1: null)
     traceparent, key, further headers (u32 length, name, u32 length or 2**32−1 for null, value), value
 
+Where there are 2**16−1 further headers or more, that number is 2**16−1 and a u32 before them says how many.
+
 Further headers are only a dead letter's own and its dlq-… ones. epoch, shard and seq follow from the row.
 """
 
@@ -41,6 +43,7 @@ Header = tuple[str, bytes | None]
 _FIXED = struct.Struct("<BBHHHII")
 _U32 = struct.Struct("<I")
 _NULL = 2**32 - 1
+_MANY = 2**16 - 1
 
 
 class Output(NamedTuple):
@@ -63,11 +66,13 @@ def frame(output: Output) -> bytes:
         kind,
         partition,
         len(traceparent) if traceparent else 0,
-        len(headers),
+        min(len(headers), _MANY),
         _NULL if key is None else len(key),
         _NULL if value is None else len(value),
     )
     parts = [fixed, traceparent or b"", key or b""]
+    if len(headers) >= _MANY:
+        parts.append(_U32.pack(len(headers)))
     for name, content in headers:
         parts += (_sized(name.encode()), _sized(content))
     parts.append(value or b"")
@@ -114,6 +119,9 @@ def unpack(body: bytes) -> Iterator[Output]:
 
 def _unpack_headers(data: bytes, position: int, count: int) -> tuple[list[Header], int]:
     headers: list[Header] = []
+    if count == _MANY:
+        (count,) = _U32.unpack_from(data, position)
+        position += 4
     for _ in range(count):
         name, position = _unpack_sized(data, position)
         content, position = _unpack_sized(data, position)

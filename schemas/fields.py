@@ -126,6 +126,8 @@ _is_time = re.compile(TIME_PATTERN.replace("$", r"\Z")).match
 _is_date = re.compile(DATE_PATTERN.replace("$", r"\Z")).match
 FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_TIME = datetime(2200, 1, 1, tzinfo=UTC)
+LAST_DAY = date(2199, 12, 31)
+"""Once it were closed there would be no time at which a fact could be effective."""
 
 
 def parse_instant(value: object) -> datetime:
@@ -145,13 +147,16 @@ def parse_instant(value: object) -> datetime:
 
 
 def parse_day(value: object) -> date:
-    """Read a date like 2026-03-31, 1970 to 2199. Raises: ValueError, for everything else."""
+    """Read a date like 2026-03-31, 1970-01-01 to 2199-12-30. Raises: ValueError, for everything else."""
     if not isinstance(value, str) or not _is_date(value):
-        raise ValueError("is not a date from 1970 to 2199, like 2026-03-31")
+        raise ValueError("is not a date from 1970-01-01 to 2199-12-30, like 2026-03-31")
     try:
-        return date.fromisoformat(value)
+        day = date.fromisoformat(value)
     except ValueError as error:
         raise ValueError("is not on the calendar") from error
+    if day == LAST_DAY:
+        raise ValueError("is the last day that there is; close the books through 2199-12-30 at most")
+    return day
 
 
 Instant = Annotated[
