@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from infra.drained import until_drained
@@ -56,6 +56,21 @@ async def test_offsets_that_are_reset_in_kafka_change_nothing(
     await publish(settings, more)
     async with running(settings, "run", tmp_path / "2.log"):
         await assert_each_ended_once(settings, first + more)
+
+
+@pytest.mark.shards(1)
+async def test_markers_of_transactions_are_read_past_and_aborted_ones_are_nothing(
+    books: asyncpg.Connection, settings: Settings, tmp_path: Path
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, transactional_id=settings.topic_prefix)
+    await producer.start()
+    async with running(settings, "run", tmp_path / "log"):
+        for number in range(6):
+            await producer.begin_transaction()
+            await producer.send_and_wait(settings.topic("payments"), payment(number).value)
+            await (producer.abort_transaction() if number % 2 else producer.commit_transaction())
+        await producer.stop()
+        await assert_each_ended_once(settings, [payment(number) for number in (0, 2, 4)])
 
 
 @pytest.mark.shards(2)
