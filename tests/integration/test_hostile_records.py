@@ -6,7 +6,7 @@ import pytest
 
 from infra.records import DeadLetter, OffsetSwap
 from tests.coherence import assert_coherent
-from tests.fixtures.desk import TOPIC_ID, Desk, envelope, event_of, payment, record_of
+from tests.fixtures.desk import TOPIC_ID, Desk, envelope, event_of, payment, record_of, refund
 from tests.fixtures.ledger import Raw, RunningLedger
 
 
@@ -44,3 +44,19 @@ def test_the_last_day_that_there_is_cant_be_closed() -> None:
     assert event_of(envelope("period.close.v1", through="2199-12-30")).command
     with pytest.raises(AssertionError, match="2199-12-30"):
         event_of(envelope("period.close.v1", through="2199-12-31"))
+
+
+async def test_cash_may_be_the_very_account_that_disputes_are_held_on(lone_desk: Desk) -> None:
+    """It is an asset, and whoever says so must not make `verify` fail for ever."""
+    held = "platform:disputes_held"
+    opened = {"dispute_id": "d1", "amount": 5, "fees": 2, "currency": "EUR", "customer_id": "c1"}
+    await lone_desk.apply(
+        envelope("dispute.opened.v1", cash_account=held, **opened),
+        envelope("dispute.won.v1", dispute_id="d1", amount=3),
+        envelope("dispute.lost.v1", dispute_id="d1"),
+        envelope("dispute.reopened.v1", dispute_id="d1", reopening_id="x", amount=9, fees=1),
+        payment("p1", cash_account=held),
+        refund("r1", payment_id="p1"),
+    )
+    assert await lone_desk.balances() == {held: 895, "platform:dispute_fees": 3, "customer_balance:c1": -898}
+    await coherent(lone_desk)

@@ -1,4 +1,4 @@
--- What is still held of each dispute is what its entries left on platform:disputes_held.
+-- What is still held of each dispute is what its entries left on platform:disputes_held, which may be their cash, too.
 WITH moved AS (
     SELECT events.shard, events.tenant_id, COALESCE(events.data::jsonb ->> 'provider', '') AS provider,
            entries.dispute_id, postings.currency, sum(postings.amount) AS held
@@ -9,6 +9,7 @@ WITH moved AS (
     JOIN postings
       ON postings.shard = entries.shard
      AND postings.seq = entries.seq
+     AND (postings.amount > 0) = (entries.kind IN ('dispute_opened', 'dispute_reopened'))
     JOIN accounts
       ON accounts.shard = postings.shard
      AND accounts.account_id = postings.account_id
