@@ -42,6 +42,7 @@ PARSED_AT_ONCE = 250
 """How many records are parsed before others may run: some milliseconds."""
 SESSION_SECONDS = 10.0
 """How long the group waits for a worker that says nothing, before others get its partitions."""
+HEARTBEAT_SECONDS = 0.5
 STALLED_SECONDS = 60.0
 TOPIC_SECONDS = 5.0
 """How often it is looked whether a topic is still the one that it was."""
@@ -213,6 +214,8 @@ class Intake:
                 no_reply=True,
                 max_records=self.settings.batch_rows_max,
                 batch_timeout_ms=self.settings.batch_timeout_ms,
+                # A rebalance begins when each member hears of it with its heartbeat, stream after stream at a start.
+                heartbeat_interval_ms=int(HEARTBEAT_SECONDS * 1000),
                 session_timeout_ms=int(SESSION_SECONDS * 1000),
                 # Waiting for a database that is away must not cost us the partition.
                 max_poll_interval_ms=24 * 60 * 60 * 1000,
