@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--payments", type=int, default=200_000, help="of each burst")
     parser.add_argument("--accounts", type=int, default=10_000, help="customers that the spread bursts go to")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--only", choices=("pipe", "hot", "latency", "naive", "tpcb"), help="one part alone")
     asked = parser.parse_args()
     data = Path(tempfile.mkdtemp(prefix="ledgerstream-bench-"))
@@ -44,9 +45,11 @@ async def _measure_all(stack: RunningStack, asked: argparse.Namespace, data: Pat
     count = asked.payments
     try:
         if asked.only in (None, "pipe"):
-            bursts += await measure(stack, "spread", bursts=[count, count], accounts=asked.accounts, log=log)
+            bursts += await measure(
+                stack, "spread", bursts=[count, count], accounts=asked.accounts, workers=asked.workers, log=log
+            )
         if asked.only in (None, "hot"):
-            bursts += await measure(stack, "hot", bursts=[count], accounts=1, log=log)
+            bursts += await measure(stack, "hot", bursts=[count], accounts=1, workers=asked.workers, log=log)
         if asked.only in (None, "latency"):
             for per_second in (50, 200):
                 latencies.append(await measure_latency(stack, per_second=per_second, seconds=10, log=log))
@@ -72,7 +75,8 @@ async def _measure_all(stack: RunningStack, asked: argparse.Namespace, data: Pat
 def _show(bursts: list[Burst], rates: dict[str, float]) -> None:
     console.print(f"{platform.platform()}, {os.cpu_count()} cores, {platform.python_version()}")
     table = Table(title="Payments a second, from waiting in Kafka to the last output committed")
-    for column in ("", "per second", "seconds", "CPU s: worker", "relay", "postgres", "kafka"):
+    processes = list(dict.fromkeys(name for burst in bursts for name in burst.usage.cpu_seconds))
+    for column in ("", "per second", "seconds", *(f"CPU s: {name}" for name in processes)):
         table.add_column(column, justify="left" if not column else "right")
     for burst in bursts:
         cpu = burst.usage.cpu_seconds
@@ -80,17 +84,17 @@ def _show(bursts: list[Burst], rates: dict[str, float]) -> None:
             burst.name,
             f"{burst.per_second:,.0f}",
             f"{burst.seconds:.1f}",
-            *(f"{cpu.get(name, 0):.1f}" for name in ("worker", "relay", "postgres", "kafka")),
+            *(f"{cpu.get(name, 0):.1f}" for name in processes),
         )
     for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.0f}", "", "", "", "", "")
+        table.add_row(name, f"{rate:,.0f}")
     console.print(table)
     memory = Table(title="The most memory seen, MB")
-    for column in ("", "worker", "relay", "postgres", "kafka"):
+    for column in ("", *processes):
         memory.add_column(column, justify="left" if not column else "right")
     for burst in bursts:
         seen = burst.usage.memory_mb
-        memory.add_row(burst.name, *(f"{seen.get(name, 0):.0f}" for name in ("worker", "relay", "postgres", "kafka")))
+        memory.add_row(burst.name, *(f"{seen.get(name, 0):.0f}" for name in processes))
     console.print(memory)
     naive = rates.get("the consumer one would write first")
     if bursts and naive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +59,14 @@ async def fresh_ledger(stack: RunningStack, name: str) -> Settings:
 
 
 async def measure(
-    stack: RunningStack, name: str, *, bursts: Sequence[int], accounts: int, log: Path, one_tenant: bool = False
+    stack: RunningStack,
+    name: str,
+    *,
+    bursts: Sequence[int],
+    accounts: int,
+    log: Path,
+    workers: int = 1,
+    one_tenant: bool = False,
 ) -> list[Burst]:
     """Several bursts into one fresh ledger, one after the other; each waits in Kafka before the workers start."""
     settings = await fresh_ledger(stack, name)
@@ -70,12 +78,14 @@ async def measure(
             count, accounts=accounts, tenants=tenants[:1] if one_tenant else tenants, seed=1, burst=f"{name}{number}"
         )
         await fill(settings, load, count, f"{name}, burst {number}")
-        with role("relay", settings, log) as relay:
+        with ExitStack() as running:
+            relay = running.enter_context(role("relay", settings, log))
             await asyncio.sleep(2)
-            with role("worker", settings, log) as worker:
-                usage = watched(stack, worker=worker, relay=relay)
-                usage.begin()
-                seconds = await _until_sealed(settings, done + count, done, usage)
+            started = [running.enter_context(role("worker", settings, log)) for _ in range(workers)]
+            names = {f"worker {number}" if workers > 1 else "worker": each for number, each in enumerate(started, 1)}
+            usage = watched(stack, **names, relay=relay)
+            usage.begin()
+            seconds = await _until_sealed(settings, done + count, done, usage)
         done += count
         measured.append(Burst(f"{name}, burst {number}", count, seconds, usage))
     return measured
