@@ -62,9 +62,7 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             if self._unreadable:
                 found = await self._poll_by_hand()
             else:
-                # FastStream sleeps after an empty poll, and what comes meanwhile waits: so poll for longer.
-                waiting_ms = max(timeout_ms, _WAITING_MS)
-                polled = await super().getmany(*partitions, timeout_ms=waiting_ms, max_records=max_records)
+                polled = await self._poll(timeout_ms, max_records)
                 found = self._tagged(polled, max_records)
         except ConsumerStoppedError:
             raise
@@ -82,6 +80,21 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if found:
             self._patience.over()
         return found
+
+    async def _poll(
+        self, timeout_ms: int, max_records: int | None
+    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+        """Poll the partitions whose readers have room, so that a slow one never stands before the others."""
+        roomy = [partition for partition, reader in self.readers.items() if reader.has_room]
+        if len(roomy) == len(self.readers):
+            # FastStream sleeps after an empty poll, and what comes meanwhile waits: so poll for longer.
+            waiting_ms = max(timeout_ms, _WAITING_MS)
+            found: Mapping[TopicPartition, Sequence[ConsumerRecord]] = await super().getmany(
+                timeout_ms=waiting_ms, max_records=max_records
+            )
+            return found
+        # Where there is nothing, FastStream's sleep gives the readers time.
+        return await super().getmany(*roomy, timeout_ms=0, max_records=max_records) if roomy else {}
 
     def _tagged(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]], max_records: int | None) -> Found:
         cut = max_records is not None and sum(map(len, polled.values())) >= max_records

@@ -138,6 +138,11 @@ class PartitionReader:
         first = (await self._consumer.beginning_offsets([self.partition]))[self.partition]
         return prepared.generation != self.generation or first > self.next_offset
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a batch can be offered without waiting."""
+        return not self._queue.full()
+
     def _drop_queue(self) -> None:
         while not self._queue.empty():
             self._queue.get_nowait()
