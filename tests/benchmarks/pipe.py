@@ -102,11 +102,14 @@ async def _until_sealed(settings: Settings, total: int, before: int, usage: Usag
             if first is None and read > before:
                 # What the first batch had is work done before the clock started: count the time it took, too.
                 first = time.monotonic()
-            usage.look()
             if read >= total and await _all_sealed(settings, connection):
                 assert first is not None
-                return time.monotonic() - first
-            await asyncio.sleep(0.05 if first is None or read >= total else 0.25)
+                took = time.monotonic() - first
+                usage.look()
+                return took
+            if first is not None and read < total:
+                usage.look()
+            await asyncio.sleep(0.05 if first is None or read >= total else 0.5)
         raise TimeoutError(f"{read} of {total} payments were read in 600 s")
     finally:
         await connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,10 +45,11 @@ def role(name: str, settings: Settings, log: Path) -> Iterator[subprocess.Popen[
 
 @dataclass(slots=True)
 class Usage:
-    """CPU seconds since the start of the measurement, and the most memory seen, by process."""
+    """CPU seconds since the start of the measurement, and the most memory seen, in MB, by process."""
 
     watched: Mapping[str, int]
     _before: dict[str, float] = field(default_factory=dict)
+    _memory_at: float = 0.0
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     memory_mb: dict[str, float] = field(default_factory=dict)
 
@@ -55,9 +57,13 @@ class Usage:
         self._before = {name: _cpu(pid) for name, pid in self.watched.items()}
 
     def look(self) -> None:
-        """Read the counters; the memory of Postgres is its private memory and its shared buffers once."""
+        """Read the counters of CPU time, and of memory at most every two seconds: looking costs time, too."""
         for name, pid in self.watched.items():
             self.cpu_seconds[name] = _cpu(pid) - self._before[name]
+        if time.monotonic() < self._memory_at:
+            return
+        self._memory_at = time.monotonic() + 2
+        for name, pid in self.watched.items():
             self.memory_mb[name] = max(self.memory_mb.get(name, 0.0), _memory_mb(pid))
 
 
@@ -85,10 +91,12 @@ def _cpu(pid: int) -> float:
 
 
 def _memory_mb(pid: int) -> float:
+    """Resident memory; what a process's children share with it is counted once."""
     total = 0
     for process in _family(pid):
         try:
-            total += process.memory_full_info().pss if process.pid != pid else process.memory_full_info().rss
+            memory = process.memory_info()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+        total += memory.rss if process.pid == pid else memory.rss - memory.shared
     return total / 1e6
