@@ -45,7 +45,7 @@ class Settings:
     tenants: TenantsMode = "open"
     parking_patience: float = 86_400.0
     hold_expiry: float = 604_800.0
-    batch_rows_max: int = 2_000
+    batch_rows_max: int = 1_000
     batch_timeout_ms: int = 10
     batch_seconds_max: float = 0.5
     accounts_cached_max: int = 50_000

@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--payments", type=int, default=200_000, help="of each burst")
     parser.add_argument("--accounts", type=int, default=10_000, help="customers that the spread bursts go to")
-    parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
     parser.add_argument("--only", choices=("pipe", "hot", "latency", "naive", "tpcb"), help="one part alone")
     asked = parser.parse_args()
     data = Path(tempfile.mkdtemp(prefix="ledgerstream-bench-"))
