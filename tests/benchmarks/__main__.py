@@ -74,9 +74,9 @@ async def _measure_all(stack: RunningStack, asked: argparse.Namespace, data: Pat
 
 def _show(bursts: list[Burst], rates: dict[str, float]) -> None:
     console.print(f"{platform.platform()}, {os.cpu_count()} cores, {platform.python_version()}")
-    table = Table(title="Payments a second, from waiting in Kafka to the last output committed")
+    table = Table(title="Payments a second, from waiting in Kafka to the last output committed; CPU seconds of each")
     processes = list(dict.fromkeys(name for burst in bursts for name in burst.usage.cpu_seconds))
-    for column in ("", "per second", "seconds", *(f"CPU s: {name}" for name in processes)):
+    for column in ("", "per second", "seconds", *processes):
         table.add_column(column, justify="left" if not column else "right")
     for burst in bursts:
         cpu = burst.usage.cpu_seconds
@@ -87,7 +87,7 @@ def _show(bursts: list[Burst], rates: dict[str, float]) -> None:
             *(f"{cpu.get(name, 0):.1f}" for name in processes),
         )
     for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.0f}")
+        console.print(f"{name}: {rate:,.0f} a second")
     console.print(table)
     memory = Table(title="The most memory seen, MB")
     for column in ("", *processes):
