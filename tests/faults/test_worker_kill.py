@@ -22,9 +22,7 @@ def regrouped(settings: Settings, number: int) -> Settings:
     return replace(settings, group_id=f"{settings.group_id}{number}")
 
 
-@pytest.mark.parametrize(
-    "point", ["ledger.decided:2", "ledger.saved:2", "ledger.committed:2", "reader.applied:9"]
-)
+@pytest.mark.parametrize("point", ["ledger.decided:2", "ledger.saved:2", "ledger.committed:2", "reader.applied:9"])
 async def test_killed_at_any_point_each_event_ends_once(
     books: asyncpg.Connection, settings: Settings, tmp_path: Path, point: str
 ) -> None:
