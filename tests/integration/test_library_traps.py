@@ -199,9 +199,10 @@ async def test_our_consumers_are_built_and_polls_are_tagged_before_anything_else
         consumer = ours.streams["payments"].consumer
         assert isinstance(consumer, LedgerConsumer)
         (reader,) = consumer.readers.values()
-        fetched_records, found_at, tagged_at = consumer._fetcher.fetched_records, [], []
+        fetched_records, polled, found_at, tagged_at = consumer._fetcher.fetched_records, [], [], []
 
         async def fetched(*arguments: Any, **more: Any) -> Any:
+            polled.append(arguments)
             found = await fetched_records(*arguments, **more)
             if found:
                 asyncio.get_running_loop().call_soon(reader.begin_again)
@@ -216,6 +217,8 @@ async def test_our_consumers_are_built_and_polls_are_tagged_before_anything_else
         consumer._fetcher.fetched_records = fetched
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Stream, "take", take)
+            # The poll under way is still aiokafka's own.
+            await until(lambda: polled)
             await publish(settings, [payment(1)])
             await until(lambda: tagged_at)
         consumer._fetcher.fetched_records = fetched_records
