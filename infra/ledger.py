@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -310,16 +311,15 @@ class Ledger:
         """Lock, load, decide, save, commit; what is in memory is kept only if the commit was acknowledged."""
         memory = self._memories.pop(shard, None)
         try:
-            async with self._pool.acquire() as connection:
-                async with connection.transaction():
-                    state = await load.lock_shard(connection, shard)
-                    books = self._open_books(shard, state, memory)
-                    decided = await choose(connection, books)
-                    reached("ledger.decided")
-                    result, head = await self._save(connection, books, state, decided, dead_letters)
-                    if offsets is not None:
-                        await save.swap_offset(connection, offsets)
-                    reached("ledger.saved")
+            async with self._connection() as connection, connection.transaction():
+                state = await load.lock_shard(connection, shard)
+                books = self._open_books(shard, state, memory)
+                decided = await choose(connection, books)
+                reached("ledger.decided")
+                result, head = await self._save(connection, books, state, decided, dead_letters)
+                if offsets is not None:
+                    await save.swap_offset(connection, offsets)
+                reached("ledger.saved")
         except Exception as error:
             mine = ours(error)
             if mine is error:
@@ -330,6 +330,18 @@ class Ledger:
         if books.next_seq != state.next_seq:
             self._committed(shard)
         return result
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool; after anything that may have left it in the middle of something, it is closed."""
+        async with self._pool.acquire() as connection:
+            try:
+                yield connection
+            except (asyncpg.PostgresError, UnstorableError, save.OffsetMovedError, save.TenantMovedError):
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
 
     def _open_books(self, shard: int, state: ShardState, memory: _Memory | None) -> Books:
         books = Books(

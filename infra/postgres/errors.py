@@ -38,6 +38,7 @@ def ours(error: Exception) -> Exception:
         isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
     ):
         return UnstorableError(text)
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError):
+    # InternalClientError: a connection that was cut off in the middle of something; the next one is another.
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
         return TransientError(text)
     return error

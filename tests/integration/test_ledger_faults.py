@@ -90,6 +90,24 @@ async def _commits_and_breaks(self: Any, *error: Any) -> None:
     raise ConnectionResetError("the answer to COMMIT is lost")
 
 
+async def test_a_connection_that_broke_off_in_the_middle_is_not_given_to_the_next_batch(
+    lone_desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: list[asyncpg.Connection] = []
+
+    async def break_off(connection: Any, *_arguments: Any, **_more: Any) -> None:
+        broken.append(connection._con)
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(save, "save_outbox", break_off)
+        with pytest.raises(TransientError):
+            await lone_desk.apply(payment("p1"))
+    assert broken[0].is_closed()
+    await lone_desk.apply(payment("p1"))
+    assert await lone_desk.balances() == PAID
+
+
 async def test_a_cancelled_batch_leaves_nothing_and_the_next_goes_on(
     lone_desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
