@@ -36,7 +36,10 @@ async def under_load(settings: Settings, seed: int) -> tuple[list[Sent], asyncio
     """Traffic that is half published and half on its way."""
     sent = traffic(seed, 400)
     await publish(settings, sent[:600])
-    return sent, asyncio.create_task(publish(settings, sent[600:]))
+    started = asyncio.Event()
+    rest = asyncio.create_task(publish(settings, sent[600:], started))
+    await started.wait()
+    return sent, rest
 
 
 @pytest.mark.parametrize("server", ["postgres", "kafka"])
