@@ -35,7 +35,14 @@ LAG_SECONDS_MAX = 60.0
 MEASURED_SECONDS_MAX = 10.0
 """A measurement of the lag that is older says nothing."""
 
-_FORESEEN = (TransientError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, KafkaError)
+_FORESEEN = (
+    TransientError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    KafkaError,
+)
 
 
 async def run_clock(settings: Settings, ledger: Ledger, pool: asyncpg.Pool, stop: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -337,10 +337,11 @@ class Ledger:
         async with self._pool.acquire() as connection:
             try:
                 yield connection
-            except (asyncpg.PostgresError, UnstorableError, save.OffsetMovedError, save.TenantMovedError):
-                raise
-            except BaseException:
-                connection.terminate()
+            except BaseException as error:
+                whole = isinstance(error, UnstorableError | save.OffsetMovedError | save.TenantMovedError)
+                if not whole and not (isinstance(error, Exception) and isinstance(ours(error), UnstorableError)):
+                    with suppress(asyncpg.InterfaceError):
+                        connection.terminate()
                 raise
 
     def _open_books(self, shard: int, state: ShardState, memory: _Memory | None) -> Books:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 QUEUED_BATCHES = 1
 REFUSED_SECONDS = 30.0
-FAULTS = (KafkaError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+FAULTS = (KafkaError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 @dataclass(slots=True)
