@@ -18,6 +18,7 @@ from asyncpg.pgproto import pgproto
 
 from domain.accounts import Account, AccountStatus, AccountType, Balance, customer_balance
 from domain.books import Books, Claim
+from domain.decide import RESUMED_MAX
 from domain.events import Entry, Event, Posting
 from domain.flows import Dispute, Payment, Payout, Refund, Transfer
 from domain.ids import EntryId, place_of
@@ -29,7 +30,7 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 ReadCommand = Callable[[str, bytes], Any]
 """From an event's type and the JSON of its data, as journaled, to its command."""
 
-PARKED_MAX = 5_000
+PARKED_MAX = RESUMED_MAX
 
 
 @dataclass(slots=True)

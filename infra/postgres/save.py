@@ -19,8 +19,7 @@ from domain.money import AMOUNT_MAX
 from infra.outputs import OutputWriter
 from infra.postgres.load import Connection
 from infra.records import DeadLetter, OffsetSwap, Origin
-
-FINGERPRINT_VERSION = 1
+from schemas.fingerprint import FINGERPRINT_VERSION
 
 _EVENTS = [
     "shard",
