@@ -12,12 +12,13 @@ SOURCES := consumers domain schemas infra tests
 # In this order, what fails fastest first. Benchmarks are no tests: make bench.
 TESTS := $(wildcard tests/unit tests/property tests/integration tests/faults tests/acceptance)
 
-.PHONY: help demo test bench lint format lock upgrade clean
+.PHONY: help demo test fuzz bench lint format lock upgrade clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     a week of a small marketplace, from Kafka through the ledger and out again"
 	@echo "make test     format, lint, types, layers, and all tests, against a real Kafka and a real Postgres"
+	@echo "make fuzz     a million records for the parsers (make fuzz ARGS=\"--records 10000 --seed 7\")"
 	@echo "make bench    how fast it is on this machine (one part: make bench ARGS=\"--only pipe\")"
 	@echo "make lint     format, lint, types and layers only"
 	@echo "make format   put the code in form"
@@ -30,6 +31,9 @@ demo: $(READY)
 test: lint
 	@echo "== tests"
 	@$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError, StaleMetadata, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
 from aiokafka.record.util import decode_varint
+from cramjam import DecompressionError
 
 from infra.records import Headers
 
@@ -123,7 +124,7 @@ class _PatientBatch(_DefaultRecordBatchPy):
                 raise ValueError("its checksum is wrong")
             self._maybe_uncompress()
             return [self._read_msg() for _ in range(self._num_records)]
-        except (ValueError, IndexError, KafkaError, OSError, MemoryError) as fault:
+        except (ValueError, IndexError, KafkaError, OSError, MemoryError, DecompressionError) as fault:
             self._faults[self.base_offset] = (
                 f"the records of offsets {self.base_offset} to {self.next_offset - 1} can't be read ({fault}); "
                 "the value is their batch as Kafka has it"

@@ -1,0 +1,33 @@
+"""A short run of `make fuzz`: no record raises, and each ends as an event or as a dead letter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzz.ends import Ends
+from tests.fuzz.records import record
+from tests.fuzz.samples import TYPES
+
+SEED, RECORDS = 20_260_302, 4_000
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_every_record_ends_as_an_event_or_a_dead_letter() -> None:
+    ends = Ends()
+    for number in range(RECORDS):
+        try:
+            ends.count(record(SEED, number))
+        except Exception as fault:
+            pytest.fail(f"python -m tests.fuzz --seed {SEED} --only {number}: {fault!r}")
+    assert set(ends.events) == set(TYPES), "a type of which nothing valid was made is not tried at all"
+    assert {"malformed", "unknown_type", "wrong_topic", "too_large"} <= set(ends.dead_letters)
