@@ -17,6 +17,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import (
     ConcurrentTransactions,
     InvalidProducerEpoch,
+    LeaderNotAvailableError,
     NoError,
     ProducerFenced,
     UnknownTopicOrPartitionError,
@@ -24,6 +25,8 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.transaction_manager import PidAndEpoch
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.structs import TopicPartition as AiokafkaPartition
 
 from infra.faultpoints import reached
 from infra.kafka.connection import client_arguments
@@ -74,8 +77,25 @@ class TransactionalProducer:
 
     async def start(self) -> None:
         """Fence whoever wrote under this transactional id before, and end what they left open."""
-        async with asyncio.timeout(START_SECONDS):
-            await self._producer.start()
+        client, heard = self._producer.client, "no answer from its coordinator"
+        ask = client.send
+
+        async def send(node: int, request: Any, **options: Any) -> Any:
+            # aiokafka asks again and again, and says nothing of most refusals.
+            nonlocal heard
+            answer = await ask(node, request, **options)
+            if isinstance(request, InitProducerIdRequest) and answer.error_code:
+                heard = for_code(answer.error_code).__name__
+            return answer
+
+        client.send = send
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._producer.start()
+        except TimeoutError as fault:
+            raise TimeoutError(f"InitProducerId: {heard}") from fault
+        finally:
+            client.send = ask
         reached("relay.started")
 
     @property
@@ -83,6 +103,24 @@ class TransactionalProducer:
         """The producer id and epoch of the next transaction."""
         manager = self._manager
         return manager.producer_id, manager.producer_epoch
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        """The numbers of a topic's partitions. Raises: UnknownTopicOrPartitionError, TimeoutError."""
+        async with asyncio.timeout(TRANSACTION_SECONDS):
+            partitions: set[int] = await self._producer.partitions_for(topic)
+            return partitions
+
+    def leader_of(self, place: TopicPartition) -> int:
+        """The node that leads a partition. Raises: LeaderNotAvailableError, when there is none now."""
+        node = self._producer.client.cluster.leader_for_partition(AiokafkaPartition(*place))
+        if node is None or node < 0:
+            raise LeaderNotAvailableError(f"{place[0]}[{place[1]}]")
+        return int(node)
+
+    async def ask(self, node: int, request: Any) -> Any:
+        """A broker's answer. Raises: KafkaError, TimeoutError."""
+        async with asyncio.timeout(TRANSACTION_SECONDS):
+            return await self._producer.client.send(node, request)
 
     async def publish(self, batches: Batches) -> None:
         """Send these batches in one transaction; committed, every batch of it, when this returns.

@@ -12,6 +12,7 @@ import asyncpg
 from aiokafka.errors import KafkaError
 
 from infra.kafka.connection import check_libraries
+from infra.kafka.hanging import end_hanging
 from infra.kafka.outbox_reader import OutboxReader
 from infra.kafka.producer import TransactionalProducer
 from infra.kafka.relay_cursor import RelayedHints, cursor_of
@@ -155,6 +156,7 @@ class ShardRelay:
         self._shard = shard
         self._transactional_id = f"{ledger_id}.{shard}"
         self._patience = Patience(f"the relay of shard {shard}", seconds_most=AWAY_SECONDS)
+        self._step = ""
         self.leave = asyncio.Event()
 
     async def run(self) -> None:
@@ -170,7 +172,9 @@ class ShardRelay:
             except Exception as fault:
                 # Whatever it was, the way on is the same, and no other shard has to stop for it.
                 unforeseen = None if isinstance(fault, (*POSTGRES_FAULTS, KafkaError)) else fault
-                reason = "no answer in time" if isinstance(fault, TimeoutError) else repr(fault)
+                reason = f"no answer in time {self._step}" if isinstance(fault, TimeoutError) else repr(fault)
+                if isinstance(fault, TimeoutError) and str(fault):
+                    reason += f": {fault}"
                 said = f"in doubt ({reason}), starts again from its last seal"
                 await self._patience.wait(said, self.leave, unforeseen=unforeseen)
 
@@ -178,8 +182,13 @@ class ShardRelay:
         producer = TransactionalProducer(self._settings, self._transactional_id)
         try:
             # It fences the producer before it: only then the last seal stays the last.
+            self._step = "to the start of a producer"
             await producer.start()
+            self._step = "to a look for transactions left open"
+            await end_hanging(self._settings, producer, self._shard)
+            self._step = "to the reading of its last seal, which an open transaction holds up"
             seal = await self._last_seal()
+            self._step = "from Postgres"
             cursor = await cursor_of(self._settings, self._pool, self._shard, seal)
             if seal is not None:
                 self._hints.set(self._shard, cursor)
@@ -208,9 +217,12 @@ class ShardRelay:
             while (transaction := await upcoming) is not None:
                 # The next one is read and packed while this one is under way.
                 upcoming = asyncio.create_task(reader.next())
+                self._step = "to a transaction"
                 await producer.publish(transaction.batches)
                 self._hints.set(self._shard, transaction.seq_last)
+                self._step = "to the request for a new epoch"
                 await producer.next_epoch()
+                self._step = "from Postgres"
                 self._patience.over()
         finally:
             upcoming.cancel()

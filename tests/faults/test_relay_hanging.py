@@ -1,0 +1,141 @@
+"""A transaction that Kafka takes for ended, but left open: the relay ends it as it was decided, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import InvalidTxnState
+
+from infra.kafka.connection import client_arguments
+from infra.kafka.hanging import find_hanging
+from infra.kafka.producer import TransactionalProducer
+from infra.kafka.seals import read_last_seal
+from infra.kafka.transactions import OutboxRow, Transaction
+from infra.settings import Settings
+from tests.fixtures.outbox import entry_recorded, write_outbox
+from tests.fixtures.relay import books, running_relay
+from tests.fixtures.subscriber import assert_once_and_in_order, committed, sealed, seals
+
+__all__ = ["books"]
+
+VERIFY = "transaction.partition.verification.enable"
+
+
+async def let_stray_batches_in(settings: Settings, allowed: bool) -> None:
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
+    await admin.start()
+    try:
+        nodes = [broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]]
+        configs = {VERIFY: "false"} if allowed else {}
+        brokers = [ConfigResource(ConfigResourceType.BROKER, str(node), configs) for node in nodes]
+        for answer in await admin.alter_configs(brokers):
+            assert not [each for each in answer.resources if each[0]], answer
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def stray_batches(settings: Settings) -> AsyncIterator[None]:
+    """The broker takes batches of transactions of which their coordinator doesn't know: so nobody ends them."""
+    await let_stray_batches_in(settings, True)
+    yield
+    await let_stray_batches_in(settings, False)
+
+
+async def packed(settings: Settings, books: asyncpg.Connection, shard: int = 0) -> Transaction:
+    """The outbox's only row as the transaction that the relay makes of it."""
+    row = await books.fetchrow(
+        "SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body FROM outbox WHERE shard = $1", shard
+    )
+    transaction = Transaction(settings, shard, row["seq_first"], row["epoch"])
+    await transaction.add(OutboxRow(*row))
+    transaction.seal()
+    return transaction
+
+
+async def leave_open(settings: Settings, books: asyncpg.Connection, *, without: str = "") -> None:
+    """Deliver a transaction to its partitions, all but `without`'s, and let its coordinator know nothing of it."""
+    async with asyncio.timeout(20):
+        # A broker's setting counts a moment after it was answered; till then the first batch is refused.
+        while not await delivered(settings, books, without):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def delivered(settings: Settings, books: asyncpg.Connection, without: str) -> bool:
+    producer = TransactionalProducer(settings, f"{await books.fetchval('SELECT ledger_id FROM ledger')}.0")
+    try:
+        await producer.start()
+        await producer._producer.begin_transaction()
+        for place, queue in (await packed(settings, books)).batches.items():
+            if place[0] != settings.topic(without):
+                producer._manager._txn_partitions.add(place)
+                await producer._send(place, queue)
+        return True
+    except InvalidTxnState:
+        return False
+    finally:
+        await producer.discard()
+
+
+async def test_a_transaction_that_hangs_is_committed_and_nothing_is_published_twice(
+    settings: Settings, books: asyncpg.Connection, stray_batches: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write_outbox(books, 0, [entry_recorded(1), entry_recorded(2)])
+    await leave_open(settings, books)
+    caplog.set_level(logging.WARNING, logger="infra")
+    async with running_relay(settings, shards=[0]):
+        await sealed(settings, 0, 2)
+        await write_outbox(books, 0, [entry_recorded(3)])
+        await sealed(settings, 0, 3)
+    assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=3)
+    assert [(seal.seq_first, seal.seq_last) for seal in await seals(settings, 0)] == [(1, 2), (3, 3)]
+    raw = await committed(settings, "entries", isolation="read_uncommitted")
+    assert len(raw) == 3
+    assert "Kafka left a transaction open" in caplog.text
+
+
+async def test_a_transaction_that_hangs_without_its_seal_is_aborted_and_published_again(
+    settings: Settings, books: asyncpg.Connection, stray_batches: None
+) -> None:
+    await write_outbox(books, 0, [entry_recorded(1), entry_recorded(2)])
+    await leave_open(settings, books, without="seals")
+    async with running_relay(settings, shards=[0]):
+        await sealed(settings, 0, 2)
+    assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=2)
+    raw = await committed(settings, "entries", isolation="read_uncommitted")
+    assert len(raw) == 4
+
+
+async def test_a_transaction_of_which_only_a_part_hangs_stops_the_shard(
+    settings: Settings, books: asyncpg.Connection, stray_batches: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write_outbox(books, 0, [entry_recorded(1), entry_recorded(2)])
+    await leave_open(settings, books, without="entries")
+    async with running_relay(settings, shards=[0]):
+        await said(caplog, "ended a part of it; see docs/operating.md")
+
+
+async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    async with asyncio.timeout(20):
+        while text not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_after_an_orderly_transaction_nothing_hangs(settings: Settings, books: asyncpg.Connection) -> None:
+    await write_outbox(books, 0, [entry_recorded(1)])
+    async with running_relay(settings, shards=[0]):
+        await sealed(settings, 0, 1)
+    producer = TransactionalProducer(settings, f"{await books.fetchval('SELECT ledger_id FROM ledger')}.0")
+    try:
+        await producer.start()
+        assert await find_hanging(settings, producer) == {}
+        seal = await read_last_seal(settings, 0)
+        assert seal is not None and seal.seq_last == 1
+    finally:
+        await producer.discard()
