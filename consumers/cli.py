@@ -42,6 +42,8 @@ _SECTIONS: dict[str, dict[str, Lazy]] = {
     },
     "Look after it": {
         "verify": Lazy("consumers.cli_operations", "verify", "Prove the books."),
+        "recover": Lazy("consumers.cli_recover", "recover", "After a database was restored: a new epoch."),
+        "digest": Lazy("consumers.cli_digest", "digest", "One hash of all that the ledger knows."),
         "lag": Lazy("consumers.cli_operations", "lag", "What is still to be read and to be published."),
         "rejections": Lazy("consumers.cli_outcomes", "rejections", "Events that were refused, and why."),
         "parked": Lazy("consumers.cli_outcomes", "parked", "Events that wait for something not there yet."),

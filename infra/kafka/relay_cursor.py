@@ -24,7 +24,9 @@ SELECT
     coalesce(relayed.seq, 0) AS relayed,
     coalesce(
         (SELECT head_hash FROM outbox WHERE outbox.shard = $1 AND seq_last = $2),
-        CASE WHEN next_seq - 1 = $2 THEN head_hash END
+        CASE WHEN next_seq - 1 = $2 THEN head_hash END,
+        -- A new epoch may begin before the first output.
+        CASE WHEN $2 = 0 THEN decode(repeat('00', 32), 'hex') END
     ) AS head_hash
 FROM shards LEFT JOIN relayed USING (shard)
 WHERE shards.shard = $1

@@ -306,3 +306,18 @@ relayed = Table(
     _need("seq", BigInteger),
     _need("updated_at", _TIME),
 )
+recoveries = Table(
+    "recoveries",
+    metadata,
+    _key("shard", SmallInteger),
+    _key("epoch", Integer),
+    _need("next_seq", BigInteger),
+    _need("outputs_from", BigInteger),
+    _need("head_hash", LargeBinary),
+    _need("recorded_at", _TIME),
+    _need("streams_epoch", Integer),
+    _need("streams_seq", BigInteger),
+    _need("lost", BigInteger),
+    _need("sealed", Boolean),
+    _need("recovered_at", _TIME),
+)
