@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from domain.events import Entry, Event
 from domain.flows import Dispute, Payment, Payout, Refund, Transfer
 from domain.ids import AccountId, EntryId, account_id
 from domain.keys import Key
+from domain.reservations import Authorization, Card, ExpenseCategory, Hold, LineOfCredit
 
 Thing = TypeVar("Thing")
 
@@ -78,6 +79,18 @@ class Books:
     transfers: Shelf[Transfer] = field(default_factory=Shelf)
     payouts: Shelf[Payout] = field(default_factory=Shelf)
     disputes: Shelf[Dispute] = field(default_factory=Shelf)
+    hold_expiry: timedelta = timedelta(days=7)
+    """How long after its time a hold ends that doesn't say when."""
+    holds: Shelf[Hold] = field(default_factory=Shelf)
+    authorizations: Shelf[Authorization] = field(default_factory=Shelf)
+    authorization_events: list[tuple[Key, int]] = field(default_factory=list)
+    """Which authorization was touched by the event at which seq."""
+    lines: dict[Key, LineOfCredit] = field(default_factory=dict)
+    changed_lines: dict[Key, LineOfCredit] = field(default_factory=dict)
+    line_owners: dict[Key, LineOfCredit] = field(default_factory=dict)
+    categories: dict[Key, ExpenseCategory] = field(default_factory=dict)
+    new_categories: dict[Key, ExpenseCategory] = field(default_factory=dict)
+    cards: Shelf[Card] = field(default_factory=Shelf)
     waiting: dict[Key, deque[Event]] = field(default_factory=dict)
     """Parked events by what they wait for, in the order of their parking."""
     waiting_whole: bool = True
@@ -113,6 +126,10 @@ class Books:
     def keep_account(self, account: Account) -> None:
         self.accounts[account.tenant_id, account.name] = account
         self.accounts_by_id[account.account_id] = account
+
+    def keep_line(self, key: Key, line: LineOfCredit) -> None:
+        """Keep a line of credit that was made or changed; it will be saved."""
+        self.lines[key] = self.changed_lines[key] = line
 
     def ancestors(self, account: Account) -> Iterator[Account]:
         """Parent, grandparent, … as far as loaded."""

@@ -18,6 +18,8 @@ WAITING_MAX = 1_000
 RESUMED_MAX = 5_000
 """How many parked events one database transaction applies; the clock process goes on with the rest."""
 
+PATIENCE_OVER = "its patience is over: what it waits for has not arrived"
+
 
 @dataclass(slots=True)
 class Decided:
@@ -48,11 +50,11 @@ def resume(events: Iterable[Event], books: Books) -> Decided:
     return decided
 
 
-def expire(events: Iterable[tuple[Event, RejectionCode]], books: Books) -> Decided:
-    """Reject parked events whose patience is over."""
+def expire(events: Iterable[tuple[Event, RejectionCode]], books: Books, *, reason: str = PATIENCE_OVER) -> Decided:
+    """Reject parked events whose patience is over, or that are given up for another reason."""
     decided = Decided()
     for event, code in events:
-        _end(event, Rejected(code, "its patience is over: what it waits for has not arrived"), books, decided)
+        _end(event, Rejected(code, reason), books, decided)
     return decided
 
 
@@ -60,12 +62,14 @@ def _decide_one(event: Event, books: Books, decided: Decided) -> None:
     books.begin()
     # An event that was parked in a database transaction that came to nothing must not pass for one that is parked.
     event.parked_seq = None
-    known = _known(event, books)
+    known = None if event.command.due else _known(event, books)
     if isinstance(known, Duplicate):
         decided.duplicates += 1
         return
     outcome = known or _judge(event, books)
-    assert not isinstance(outcome, Duplicate)
+    if isinstance(outcome, Duplicate):
+        # What was due has been overtaken, by a capture say.
+        return
     _claim(event, outcome, books)
     _end(event, outcome, books, decided)
 

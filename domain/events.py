@@ -27,6 +27,8 @@ class Command(ABC):
     __slots__ = ()
 
     fact: ClassVar[bool]
+    due: ClassVar[bool] = False
+    """Whether it is the clock's: what is due says whether it happens, not whether its keys are known."""
     taken: ClassVar[RejectionCode | None] = None
     """For a create: the code when its id is taken by other data."""
 
@@ -121,18 +123,74 @@ class Entry:
     pending: bool = False
 
 
+class AccountState(NamedTuple):
+    """An account's balance after a decision: `posted` signed, `available` natural."""
+
+    name: str
+    posted: int
+    held: int
+    available: int
+
+
+@dataclass(slots=True)
+class Decision:
+    """Whether a card payment may go ahead, as it is published. `lines`: id and what it has left."""
+
+    provider: str
+    external_id: str
+    decision: str
+    decided_by: str
+    reason: str | None
+    reasons: tuple[str, ...]
+    amount: int
+    approved_amount: int
+    hold_amount: int | None
+    currency: str
+    categories: tuple[str, ...]
+    lines: list[tuple[str, int]]
+    account: AccountState | None
+
+
+class AuthorizationChange(NamedTuple):
+    """An authorization after a later event, as it is published."""
+
+    provider: str
+    external_id: str
+    status: str
+    confirmed: bool
+    authorized: int
+    captured: int
+    refunded: int
+    superseded: bool
+
+
 @dataclass(slots=True)
 class Applied:
-    """The event changed the books. Its outputs, in this order: the entry, the balance changes, the result."""
+    """The event changed the books.
+
+    Its outputs, in this order: the entry, the balance changes, the decision, the authorization's change, the result.
+    """
 
     entry: Entry | None = None
     changes: list[BalanceChange] = field(default_factory=list)
     result: dict[str, Any] | None = None
     """What a request made, for `command.applied`; None for facts."""
+    hold_id: str | None = None
+    """Whose holding the balance changes are about, if a hold's."""
+    authorization: tuple[str, str] | None = None
+    """The same of an authorization: provider and external id."""
+    decision: Decision | None = None
+    changed: AuthorizationChange | None = None
 
     @property
     def outputs(self) -> int:
-        return (self.entry is not None) + len(self.changes) + (self.result is not None)
+        return (
+            (self.entry is not None)
+            + len(self.changes)
+            + (self.decision is not None)
+            + (self.changed is not None)
+            + (self.result is not None)
+        )
 
 
 @dataclass(slots=True)

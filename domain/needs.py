@@ -24,6 +24,13 @@ class Needs:
     transfers: set[Key] = field(default_factory=set)
     payouts: set[Key] = field(default_factory=set)
     disputes: set[Key] = field(default_factory=set)
+    holds: set[Key] = field(default_factory=set)
+    authorizations: set[Key] = field(default_factory=set)
+    lines: set[Key] = field(default_factory=set)
+    line_owners: set[Key] = field(default_factory=set)
+    """Owner and category: the line that the owner has for it."""
+    categories: set[Key] = field(default_factory=set)
+    cards: set[Key] = field(default_factory=set)
     arrivals: set[Key] = field(default_factory=set)
     """Things that the batch may make: whoever is parked for one of them comes along."""
     tenants: set[str] = field(default_factory=set)

@@ -29,14 +29,15 @@ class Draft:
 
 
 class Change:
-    """The net of an entry's legs on one account in one currency."""
+    """The net of what an event does to one account in one currency; `held` is what is held after it."""
 
-    __slots__ = ("account", "amount", "balance", "currency", "held", "posted_after")
+    __slots__ = ("account", "amount", "balance", "currency", "held", "held_change", "posted_after")
 
     def __init__(self, account: Account, currency: str, amount: int) -> None:
         self.account = account
         self.currency = currency
         self.amount = amount
+        self.held_change = 0
         self.balance = balance = account.balances.get(currency)
         if balance is None:
             self.posted_after, self.held = amount, 0
@@ -46,6 +47,10 @@ class Change:
     def add(self, amount: int) -> None:
         self.amount += amount
         self.posted_after += amount
+
+    def hold(self, amount: int) -> None:
+        self.held_change += amount
+        self.held += amount
 
 
 def refuse_amount(amount: int, *, least: int = 1, what: str = "amount") -> Rejected | None:
@@ -64,26 +69,37 @@ def refuse_currency(currency: str) -> Rejected | None:
     return Rejected(RejectionCode.UNKNOWN_CURRENCY, f"{currency!r} is not a unit of this ledger")
 
 
-def post_fact(books: Books, event: Event, draft: Draft, legs: Sequence[Leg]) -> Applied | Rejected:
-    """Post what has happened outside, whatever our books think of it; the entry's `breaches` say what that is."""
-    changes = net_changes(legs)
+def post_fact(
+    books: Books,
+    event: Event,
+    draft: Draft,
+    legs: Sequence[Leg],
+    *,
+    held: Sequence[Leg] = (),
+    late: bool = False,
+) -> Applied | Rejected:
+    """Post what has happened outside, whatever our books think of it; the entry's `breaches` say what that is.
+
+    `held` is by how much holding moves with it; `late`: what it captures isn't held any more.
+    """
+    changes = net_changes(legs, held)
     overflow = refuse_overflow(changes)
     if overflow is not None:
         return overflow
-    breaches: list[RejectionCode] = []
+    breaches: list[RejectionCode] = [RejectionCode.HOLD_NOT_PENDING] if late else []
     for change in changes:
         if change.account.guarded:
             breaches += (code for code, _ in breaches_of(change) if code not in breaches)
-    effective_at, late = _first_open_instant(books, event)
-    if late:
+    effective_at, closed = _first_open_instant(books, event)
+    if closed:
         breaches.append(RejectionCode.PERIOD_CLOSED)
     if breaches:
         breaches.sort(key=_BREACH_ORDER.__getitem__)
     return record(books, event, draft, legs, changes, effective_at=effective_at, breaches=breaches)
 
 
-def net_changes(legs: Sequence[Leg]) -> list[Change]:
-    """What the legs do to each account and currency, in the order in which they are first named."""
+def net_changes(legs: Sequence[Leg], held: Sequence[Leg] = ()) -> list[Change]:
+    """What legs and moves of what is held do to each account and currency, in the order of their first naming."""
     changes: dict[tuple[str, str], Change] = {}
     for account, currency, amount in legs:
         place = (account.name, currency)
@@ -92,7 +108,19 @@ def net_changes(legs: Sequence[Leg]) -> list[Change]:
             changes[place] = Change(account, currency, amount)
         else:
             change.add(amount)
+    for account, currency, amount in held:
+        if amount:
+            place = (account.name, currency)
+            if place not in changes:
+                changes[place] = Change(account, currency, 0)
+            changes[place].hold(amount)
     return list(changes.values())
+
+
+def move_held(books: Books, changes: Sequence[Change]) -> list[BalanceChange]:
+    """Move what is held without an entry. Nothing can refuse it any more."""
+    _open_accounts(books, changes)
+    return [_move_balance(change, books) for change in changes]
 
 
 def refuse_overflow(changes: Sequence[Change]) -> Rejected | None:
@@ -104,6 +132,7 @@ def refuse_overflow(changes: Sequence[Change]) -> Rejected | None:
             -AMOUNT_MAX <= after <= AMOUNT_MAX
             and -AMOUNT_MAX <= available <= AMOUNT_MAX
             and -AMOUNT_MAX <= change.amount <= AMOUNT_MAX
+            and change.held <= AMOUNT_MAX
         ):
             return Rejected(
                 RejectionCode.AMOUNT_OUT_OF_RANGE,
@@ -122,7 +151,7 @@ BREACHES = (
 )
 """What a fact may break and a request may not, in the order in which a request is refused for it."""
 
-_BREACH_ORDER = {code: place for place, code in enumerate(BREACHES)}
+_BREACH_ORDER = {code: place for place, code in enumerate((RejectionCode.HOLD_NOT_PENDING, *BREACHES))}
 
 
 def breaches_of(change: Change) -> list[tuple[RejectionCode, str]]:
@@ -140,7 +169,7 @@ def breaches_of(change: Change) -> list[tuple[RejectionCode, str]]:
     natural_after = account.natural(change.posted_after)
     floor, ceiling = account.floor(currency), account.ceiling(currency)
     available = natural_after - change.held
-    if floor is not None and natural_change < 0 and available < floor:
+    if floor is not None and natural_change < change.held_change and available < floor:
         sentence = f"{account.name} would have {in_major_units(available, currency)} available, less than its floor of "
         found.append((RejectionCode.INSUFFICIENT_BALANCE, sentence + in_major_units(floor, currency)))
     if ceiling is not None and natural_change > 0 and natural_after > ceiling:
@@ -171,7 +200,7 @@ def record(
     """Write an entry into the books. Nothing can refuse it any more."""
     _open_accounts(books, changes)
     balance_changes = [_move_balance(change, books) for change in changes]
-    if len(changes) == len(legs):
+    if len(changes) == len(legs) and not any(change.held_change for change in changes):
         # Each leg is on an account of its own, in the same order: nothing needs to be looked up.
         postings = [
             Posting(change.account, change.currency, change.amount, moved.posted, moved.version)
@@ -205,10 +234,20 @@ def _move_balance(change: Change, books: Books) -> BalanceChange:
     if balance is None:
         balance = change.account.balances[change.currency] = Balance()
     balance.posted = posted = change.posted_after
+    balance.held = change.held
     balance.version = version = balance.version + 1
     balance.updated_at = books.recorded_at
     return BalanceChange(
-        change.account, change.currency, balance, change.amount, 0, 0, posted, balance.pending, balance.held, version
+        change.account,
+        change.currency,
+        balance,
+        change.amount,
+        0,
+        change.held_change,
+        posted,
+        balance.pending,
+        change.held,
+        version,
     )
 
 
