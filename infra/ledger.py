@@ -28,7 +28,8 @@ from infra.kafka.partitioner import partition_of
 from infra.outputs import OutputWriter
 from infra.postgres import load, save
 from infra.postgres.errors import UndecidableError, UnstorableError, ours
-from infra.postgres.load import Connection, ReadCommand, ShardState
+from infra.postgres.load import Connection, FirstLook, ReadCommand, ShardState
+from infra.postgres.transaction import shard_locked
 from infra.records import DeadLetter, OffsetSwap, Origin
 from schemas.fingerprint import differing_fields
 from schemas.wire import printable
@@ -113,7 +114,7 @@ class DefectBudget:
         self._spent.append(now)
 
 
-Chooser = Callable[[Connection, Books], Awaitable[Decided]]
+Chooser = Callable[[Connection, Books, FirstLook], Awaitable[Decided]]
 """Loads what is to be decided, and decides it."""
 
 
@@ -236,9 +237,9 @@ class Ledger:
     async def resume_arrived(self, shard: int, limit: int = load.PARKED_MAX) -> int:
         """Go on with parked events whose turn has come but for which a transaction had no room; say how many."""
 
-        async def choose(connection: Connection, books: Books) -> Decided:
+        async def choose(connection: Connection, books: Books, _: FirstLook) -> Decided:
             events = [event for event, _ in await load.load_arrived(connection, shard, limit, self._read_command)]
-            await self._load(connection, books, events)
+            await self._load(connection, books, _needs_of(events), None)
             return resume(events, books)
 
         return await self._clockwork(shard, choose)
@@ -246,16 +247,26 @@ class Ledger:
     async def expire_parked(self, shard: int, limit: int = load.PARKED_MAX) -> int:
         """Reject parked events whose patience is over; say how many."""
 
-        async def choose(connection: Connection, books: Books) -> Decided:
+        async def choose(connection: Connection, books: Books, _: FirstLook) -> Decided:
             overdue = await load.load_overdue(connection, shard, books.recorded_at, limit, self._read_command)
             books.known_tenants |= {event.tenant_id for event, _ in overdue}
             return expire([(event, RejectionCode(code)) for event, code in overdue], books)
 
         return await self._clockwork(shard, choose)
 
+    async def give_up(self, shard: int, seqs: Sequence[int], *, reason: str) -> int:
+        """Reject events parked at these seqs before their patience is over; say how many of them still waited."""
+
+        async def choose(connection: Connection, books: Books) -> Decided:
+            waiting = await load.load_parked(connection, shard, seqs, self._read_command)
+            books.known_tenants |= {event.tenant_id for event, _ in waiting}
+            return expire([(event, RejectionCode(code)) for event, code in waiting], books, reason=reason)
+
+        return await self._clockwork(shard, choose)
+
     async def _clockwork(self, shard: int, choose: Chooser) -> int:
         async with self._turns[shard]:
-            result = await self._in_transaction(shard, choose, (), None)
+            result = await self._in_transaction(shard, (), Needs(), choose, (), None)
             return result.applied + result.rejected + result.parked
 
     async def _transact(
@@ -265,10 +276,10 @@ class Ledger:
         dead_letters: Sequence[DeadLetter],
         offsets: OffsetSwap | None,
     ) -> BatchResult:
-        async def choose(connection: Connection, books: Books) -> Decided:
-            if not events and not dead_letters:
-                return Decided()
-            await load.load_claims(connection, books, _keys_of(events, dead_letters))
+        needs = _needs_of(events)
+
+        async def choose(connection: Connection, books: Books, look: FirstLook) -> Decided:
+            load.keep_claims(books, look.claims)
             again = [
                 conflict_key(event.tenant_id, event.source, event.event_id, event.fingerprint)
                 for event in events
@@ -276,19 +287,16 @@ class Ledger:
             ]
             if again:
                 await load.load_claims(connection, books, again)
-            await self._load(connection, books, events)
+            await self._load(connection, books, needs, look)
             try:
                 return decide_batch(events, books)
             except Exception as error:
                 log.exception("shard %s: a batch of %s can't be decided", shard, len(events))
                 raise UndecidableError(f"{type(error).__name__}: {error}") from error
 
-        return await self._in_transaction(shard, choose, dead_letters, offsets)
+        return await self._in_transaction(shard, _keys_of(events, dead_letters), needs, choose, dead_letters, offsets)
 
-    async def _load(self, connection: Connection, books: Books, events: Iterable[Event]) -> None:
-        needs = Needs()
-        for event in events:
-            load.name_needs(event, needs)
+    async def _load(self, connection: Connection, books: Books, needs: Needs, look: FirstLook | None) -> None:
         if not needs.tenants:
             return
         unknown = needs.tenants - self._tenant_shards.keys()
@@ -303,22 +311,29 @@ class Ledger:
                 raise save.TenantMovedError(f"{tenant_id} lives on shard {lives_on}, not {books.shard}")
             if lives_on is not None:
                 books.known_tenants.add(tenant_id)
-        await load.load_books(connection, books, needs, self._read_command)
+        await load.load_books(connection, books, needs, self._read_command, look)
 
     async def _in_transaction(
-        self, shard: int, choose: Chooser, dead_letters: Sequence[DeadLetter], offsets: OffsetSwap | None
+        self,
+        shard: int,
+        keys: Sequence[Key],
+        needs: Needs,
+        choose: Chooser,
+        dead_letters: Sequence[DeadLetter],
+        offsets: OffsetSwap | None,
     ) -> BatchResult:
         """Lock, load, decide, save, commit; what is in memory is kept only if the commit was acknowledged."""
         memory = self._memories.pop(shard, None)
         try:
-            async with self._connection() as connection, connection.transaction():
-                state = await load.lock_shard(connection, shard)
+            async with self._connection() as connection, shard_locked(connection, shard):
+                look = await load.look_first(
+                    connection, shard, keys=keys, tenants=needs.tenants, arrivals=needs.arrivals
+                )
+                state = look.state
                 books = self._open_books(shard, state, memory)
-                decided = await choose(connection, books)
+                decided = await choose(connection, books, look)
                 reached("ledger.decided")
-                result, head = await self._save(connection, books, state, decided, dead_letters)
-                if offsets is not None:
-                    await save.swap_offset(connection, offsets)
+                result, head = await self._save(connection, books, state, decided, dead_letters, offsets)
                 reached("ledger.saved")
         except Exception as error:
             mine = ours(error)
@@ -372,22 +387,26 @@ class Ledger:
         state: ShardState,
         decided: Decided,
         dead_letters: Sequence[DeadLetter],
+        offsets: OffsetSwap | None,
     ) -> tuple[BatchResult, bytes]:
         result = _count(decided)
         letters = _fresh_letters(books, dead_letters)
+        writes = save.Writes(connection)
         if not decided.handled and not letters:
+            await save.finish(writes, (), offsets)
             return result, state.head
         writer = await self._write_outputs(connection, books, state, decided, letters)
         result.dead_letters = len(letters)
         await save.save_tenants(connection, books)
-        await save.save_accounts(connection, books, decided)
-        await save.save_journal(connection, books, decided)
-        await save.save_flows(connection, books)
+        await save.save_accounts(writes, books, decided)
+        await save.save_journal(writes, books, decided)
+        await save.save_flows(writes, books)
         expires_at = books.recorded_at + timedelta(seconds=self._rules.patience_seconds)
-        await save.save_waiting(connection, books, decided, expires_at, decided.left_waiting)
-        await save.save_dead_letters(connection, books, letters)
+        await save.save_waiting(writes, books, decided, expires_at, decided.left_waiting)
+        await save.save_dead_letters(writes, books, letters)
         body = outbox.pack(writer.frames)
-        await save.save_outbox(connection, books, writer, first=state.next_seq, body=body)
+        await save.save_outbox(writes, books, writer, first=state.next_seq, body=body)
+        await save.finish(writes, [save.advance_shard(books, writer)], offsets)
         return result, writer.head
 
     async def _write_outputs(
@@ -422,6 +441,13 @@ class Ledger:
 def _halves(events: Sequence[Event]) -> tuple[Sequence[Event], Sequence[Event]]:
     middle = (len(events) + 1) // 2
     return events[:middle], events[middle:]
+
+
+def _needs_of(events: Iterable[Event]) -> Needs:
+    needs = Needs()
+    for event in events:
+        load.name_needs(event, needs)
+    return needs
 
 
 def _keys_of(events: Sequence[Event], dead_letters: Sequence[DeadLetter]) -> list[Key]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,9 +24,9 @@ from domain.flows import Dispute, Payment, Payout, Refund, Transfer
 from domain.ids import EntryId, place_of
 from domain.keys import Key
 from domain.needs import Needs
+from infra.postgres.writes import Connection
 from infra.records import Origin
 
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 ReadCommand = Callable[[str, bytes], Any]
 """From an event's type and the JSON of its data, as journaled, to its command."""
 
@@ -43,20 +43,41 @@ class ShardState:
     last_recorded_at: datetime | None
 
 
-async def lock_shard(connection: Connection, shard: int) -> ShardState:
-    """Take the one lock of a ledger transaction. FOR NO KEY UPDATE lets `tenants` refer to the row meanwhile."""
-    row = await connection.fetchrow(
-        """
-        SELECT epoch, next_seq, head_hash, nullif(last_recorded_at, '-infinity')
-        FROM shards
-        WHERE shard = $1
-        FOR NO KEY UPDATE
-        """,
-        shard,
-    )
+_FIRST = """
+SELECT epoch, next_seq, head_hash, nullif(last_recorded_at, '-infinity'),
+    ARRAY(
+        SELECT claimed
+        FROM (SELECT key, seq, fingerprint FROM idempotency_keys WHERE shard = $1 AND key = ANY($2::uuid[])) AS claimed
+    ),
+    ARRAY(
+        SELECT closed
+        FROM (SELECT tenant_id, closed_through FROM periods WHERE shard = $1 AND tenant_id = ANY($3::text[])) AS closed
+    ),
+    EXISTS (SELECT FROM parked WHERE shard = $1 AND waits_for = ANY($4::uuid[]))
+FROM shards
+WHERE shard = $1
+"""
+
+
+@dataclass(slots=True)
+class FirstLook:
+    """What every batch asks for, in one statement: where its shard stands, who has its keys, what is closed."""
+
+    state: ShardState
+    claims: Sequence[tuple[UUID, int, int]]
+    closed_through: Sequence[tuple[str, date]]
+    waited_for: bool
+    """Whether anything is parked for what the batch may make."""
+
+
+async def look_first(
+    connection: Connection, shard: int, *, keys: Iterable[Key], tenants: Iterable[str], arrivals: Iterable[Key]
+) -> FirstLook:
+    """Read what every batch needs. The shard must be locked already: only then nothing changes any more."""
+    row = await connection.fetchrow(_FIRST, shard, _uuids(keys), list(tenants), _uuids(arrivals))
     if row is None:
         raise LookupError(f"shard {shard} is not in the database")
-    return ShardState(*row)
+    return FirstLook(ShardState(*row[:4]), *row[4:])
 
 
 async def load_claims(connection: Connection, books: Books, keys: Iterable[Key]) -> None:
@@ -68,19 +89,37 @@ async def load_claims(connection: Connection, books: Books, keys: Iterable[Key])
         WHERE shard = $1 AND key = ANY($2::uuid[])
         """,
         books.shard,
-        [pgproto.UUID(key) for key in keys],
+        _uuids(keys),
     )
+    keep_claims(books, rows)
+
+
+def keep_claims(books: Books, rows: Iterable[Any]) -> None:
+    """Let the books know who has a key: rows of key, seq, fingerprint."""
     for key, seq, fingerprint in rows:
         books.claims[Key(key.bytes)] = Claim(seq, fingerprint)
 
 
-async def load_books(connection: Connection, books: Books, needs: Needs, read_command: ReadCommand) -> None:
-    """Load everything that the commands name, and everything that those parked for them name."""
-    await _load_parked(connection, books, needs, read_command)
+def _uuids(keys: Iterable[Key]) -> list[pgproto.UUID]:
+    return [pgproto.UUID(key) for key in keys]
+
+
+async def load_books(
+    connection: Connection, books: Books, needs: Needs, read_command: ReadCommand, look: FirstLook | None
+) -> None:
+    """Load everything that the commands name, and everything that those parked for them name.
+
+    With a first look at the same needs, what it saw isn't asked for again.
+    """
+    if look is None or look.waited_for:
+        await _load_parked(connection, books, needs, read_command)
     await _load_flows(connection, books, needs)
     await _load_entries(connection, books, needs)
     await _load_accounts(connection, books, needs)
-    await _load_periods(connection, books, needs)
+    if look is None:
+        await _load_periods(connection, books, needs)
+    else:
+        books.closed_through = dict(look.closed_through)
     await _count_waiting(connection, books, needs)
 
 
@@ -503,5 +542,39 @@ async def load_overdue(
         shard,
         now,
         limit,
+    )
+    return [(parked_event(row, read_command), row["code"]) for row in rows]
+
+
+__all__ = [
+    "PARKED_MAX",
+    "Connection",
+    "FirstLook",
+    "ReadCommand",
+    "ShardState",
+    "keep_claims",
+    "load_arrived",
+    "load_books",
+    "load_claims",
+    "load_conflicting",
+    "load_overdue",
+    "look_first",
+    "name_needs",
+]
+
+
+async def load_parked(
+    connection: Connection, shard: int, seqs: Sequence[int], read_command: ReadCommand
+) -> list[tuple[Event, str]]:
+    """Those of the events parked at these seqs that still wait, with the code they are rejected with."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {EVENT_COLUMNS}
+        FROM (SELECT seq FROM parked WHERE shard = $1 AND seq = ANY($2::bigint[]) AND NOT arrived) AS p
+        CROSS JOIN LATERAL (SELECT * FROM events WHERE shard = $1 AND seq = p.seq OFFSET 0) AS e
+        ORDER BY p.seq
+        """,
+        shard,
+        list(seqs),
     )
     return [(parked_event(row, read_command), row["code"]) for row in rows]

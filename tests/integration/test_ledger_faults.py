@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from infra.postgres import save
+from infra.postgres import load, save, transaction
 from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError
 from infra.records import DeadLetter, OffsetSwap, Origin
@@ -43,14 +43,14 @@ async def test_another_writer_in_between_is_noticed(ledger_settings: Settings) -
         await coherent(one)
 
 
-@pytest.mark.parametrize("point", ["save_accounts", "save_journal", "save_outbox", "swap_offset"])
+@pytest.mark.parametrize("point", ["look_first", "save_accounts", "save_journal", "save_outbox", "finish"])
 async def test_what_was_decided_is_forgotten_if_it_was_not_committed(
     lone_desk: Desk, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     desk = lone_desk
     await desk.apply(payment("p0"))
     with monkeypatch.context() as broken:
-        broken.setattr(save, point, _breaks)
+        broken.setattr(load if point == "look_first" else save, point, _breaks)
         with pytest.raises(TransientError):
             await desk.swap([payment("p1"), payment("p2", customer_id="c2")], swap(None, 2))
     assert await desk.balances() == PAID
@@ -73,7 +73,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_believed_and_not_done_twice(
     desk = lone_desk
     await desk.apply(payment("p0"))
     with monkeypatch.context() as broken:
-        broken.setattr(asyncpg.transaction.Transaction, "__aexit__", _commits_and_breaks)
+        broken.setattr(transaction, "commit", _commits_and_breaks)
         with pytest.raises(TransientError):
             await desk.apply(payment("p1"))
     assert (await desk.apply(payment("p1"))).duplicates == 1
@@ -82,11 +82,11 @@ async def test_a_commit_whose_answer_is_lost_is_not_believed_and_not_done_twice(
     await coherent(desk)
 
 
-_aexit = asyncpg.transaction.Transaction.__aexit__
+_commit = transaction.commit
 
 
-async def _commits_and_breaks(self: Any, *error: Any) -> None:
-    await _aexit(self, *error)
+async def _commits_and_breaks(connection: Any) -> None:
+    await _commit(connection)
     raise ConnectionResetError("the answer to COMMIT is lost")
 
 
@@ -95,8 +95,8 @@ async def test_a_connection_that_broke_off_in_the_middle_is_not_given_to_the_nex
 ) -> None:
     broken: list[asyncpg.Connection] = []
 
-    async def break_off(connection: Any, *_arguments: Any, **_more: Any) -> None:
-        broken.append(connection._con)
+    async def break_off(writes: Any, *_arguments: Any, **_more: Any) -> None:
+        broken.append(writes.connection._con)
         raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
 
     with monkeypatch.context() as patch:
@@ -140,9 +140,9 @@ async def test_a_killed_connection_is_worth_another_try_and_leaves_nothing(
     desk = lone_desk
     killer = await asyncpg.connect(desk.pool._connect_args[0])
 
-    async def kill(connection: Any, *_: Any, **__: Any) -> None:
-        await killer.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
-        await connection.execute("SELECT 1")
+    async def kill(writes: Any, *_: Any, **__: Any) -> None:
+        await killer.execute("SELECT pg_terminate_backend($1)", writes.connection.get_server_pid())
+        await writes.connection.execute("SELECT 1")
 
     with monkeypatch.context() as broken:
         broken.setattr(save, "save_flows", kill)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from consumers.translate import read_command
+from infra.devstack import RunningStack
 from infra.ledger import Ledger
+from infra.postgres import writes
 from infra.settings import Settings
 from tests.coherence import assert_coherent
-from tests.fixtures.desk import Desk, Envelope, desk_on, envelope, payment, post, refund
+from tests.fixtures.database import database
+from tests.fixtures.desk import Desk, Envelope, desk_on, envelope, event_of, payment, post, refund
 
 ROWS = 120_000
 
@@ -75,17 +80,107 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(
         await desk.apply(*every_kind(0))
         asked = []
         numbers = iter(range(1, 10_000))
-        for size in (10, 100, 1_000):
+        for size in (10, 50, 1_000, 1_500):
             pool.statements.clear()
             copies.clear()
             await desk.apply(*(event for _ in range(size // 10) for event in every_kind(next(numbers))))
             asked.append((pool.statements.copy(), copies.copy()))
-        assert asked[0] == asked[1] == asked[2]
-        assert sum(asked[0][0].values()) + sum(asked[0][1].values()) < 45
-        assert set(asked[0][1].values()) == {1}
-        assert len(await desk.entries()) == 112 * 8
+        # Few rows go all in one statement, many by one COPY a table.
+        assert asked[0] == asked[1]
+        assert asked[2] == asked[3]
+        assert sum(asked[0][0].values()) < 18
+        assert not asked[0][1]
+        assert sum(asked[2][0].values()) + sum(asked[2][1].values()) < 45
+        assert set(asked[2][1].values()) == {1}
+        assert len(await desk.entries()) == 257 * 8
         async with desk.pool.acquire() as connection:
             await assert_coherent(connection)
+
+
+async def test_a_payment_alone_takes_four_round_trips(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk:
+        pool = CountingPool(desk.pool)
+        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
+        await desk.apply(payment("p0"))
+        pool.statements.clear()
+        await desk.apply(payment("p1"))
+        assert [text.split()[0] for text in pool.statements] == ["BEGIN;", "SELECT", "WITH", "COMMIT"]
+
+
+EVERYTHING = (
+    "events",
+    "entries",
+    "postings",
+    "accounts",
+    "balances",
+    "balance_days",
+    "payments",
+    "refunds",
+    "transfers",
+    "payouts",
+    "disputes",
+    "parked",
+    "idempotency_keys",
+    "outbox",
+    "shards",
+    "input_offsets",
+    "dead_letters",
+    "periods",
+    "tenants",
+)
+
+
+async def test_the_same_rows_are_written_together_and_by_copy(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event for number in range(3) for event in every_kind(number)]
+    events.append(envelope("payment.captured.v1", payment_id="odd", amount=1, currency="XXQ", customer_id="c"))
+    events.append(payment("large", 2**62, customer_id="c0", metadata={"quoted": '{"a,b"}'}))
+    # A fact that breaks a rule is posted, and its entry says which: a list in a column.
+    frozen = {"name": "customer_balance:c0", "status": "frozen"}
+    events += [envelope("account.update.v1", **frozen), payment("breach", customer_id="c0")]
+    made = [event_of(event) for event in events]
+    written = []
+    for rows_max in (writes.TOGETHER_ROWS_MAX, 0):
+        monkeypatch.setattr(writes, "TOGETHER_ROWS_MAX", rows_max)
+        async with database(stack, 1) as url, desk_on(Settings(database_url=url, shards=1)) as desk:
+            await desk.apply_events(made)
+            written.append({table: await _all_rows(desk, table) for table in EVERYTHING})
+    assert written[0] == written[1]
+    assert any(row["breaches"] for row in written[0]["entries"])
+
+
+async def _all_rows(desk: Desk, table: str) -> list[dict[str, Any]]:
+    rows = await desk.pool.fetch(f"SELECT * FROM {table} AS t ORDER BY t::text")
+    return [{name: value for name, value in row.items() if name != "updated_at"} for row in rows]
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
+
+
+async def test_what_is_committed_while_a_batch_waits_for_its_shard_is_seen_by_it(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk:
+        pool = CountingPool(desk.pool)
+        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
+        await desk.apply(payment("p0"))
+        pool.statements.clear()
+        shard, twice = await desk.shard(), desk.event(payment("p1"))
+        assert twice.natural is not None
+        other = await asyncpg.connect(ledger_settings.asyncpg_dsn)
+        try:
+            async with other.transaction():
+                await other.execute("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE", shard)
+                waiting = asyncio.create_task(desk.apply_events([twice]))
+                async with asyncio.timeout(10):
+                    while not await other.fetchval(WAITING):  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+                claim = (shard, UUID(bytes=twice.natural), 1, twice.fingerprint)
+                await other.execute("INSERT INTO idempotency_keys VALUES ($1, $2, $3, $4, 1)", *claim)
+            assert (await waiting).duplicates == 1
+            # Had it read with the snapshot of before, the constraint on the key would have made it try again.
+            assert [text.split()[0] for text in pool.statements] == ["BEGIN;", "SELECT", "COMMIT"]
+        finally:
+            await other.close()
 
 
 CROWD = [
