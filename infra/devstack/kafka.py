@@ -1,4 +1,7 @@
-"""An embedded Apache Kafka in KRaft mode: one JVM that is broker and controller, on 127.0.0.1 only."""
+"""An embedded Apache Kafka in KRaft mode: one JVM that is broker and controller, on 127.0.0.1 only.
+
+What stands in `kafka.properties` in the data directory is added to its settings at each start.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +142,9 @@ def _write_settings(data: Path, choices: Choices) -> Path:
             f"Kafka splits its directories at commas and {path} has one; name another directory with --data"
         )
     text = _SETTINGS.format(kafka_port=choices.kafka_port, controller_port=choices.controller_port, logs=path)
-    file.write_text(text)
+    # Of what is said twice, Kafka takes the last.
+    more = data / "kafka.properties"
+    file.write_text(text + (more.read_text() if more.exists() else ""))
     return file
 
 

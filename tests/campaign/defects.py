@@ -1,0 +1,145 @@
+"""Deliberate defects, each of which a campaign must find: put into the running program, never into its source."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from infra.kafka.producer import Batches, TransactionalProducer
+from infra.kafka.reader import PartitionReader, Prepared
+from infra.ledger import Ledger
+from infra.postgres import load, save
+from infra.records import OffsetSwap
+
+
+def plant(name: str) -> None:
+    DEFECTS[name]()
+
+
+def trust_kafkas_offsets() -> None:
+    """Begin to read where Kafka's committed offset says."""
+    find = PartitionReader._find_position
+
+    async def find_in_kafka(self: PartitionReader) -> None:
+        await find(self)
+        committed = await self._consumer.committed(self.partition)
+        if committed is not None:
+            self.next_offset = committed
+            self._consumer.seek(self.partition, committed)
+
+    async def offer(self: PartitionReader, prepared: Prepared) -> None:
+        if prepared.generation == self.generation and self.reading.is_set():
+            self.next_offset = prepared.next_offset
+            await self._queue.put(prepared)
+
+    PartitionReader._find_position = find_in_kafka  # type: ignore[method-assign]
+    PartitionReader.offer = offer  # type: ignore[method-assign]
+    _swap_blindly()
+
+
+def _swap_blindly() -> None:
+    """The position in Postgres is written, but nobody cares what it was."""
+
+    async def overwrite(connection: Any, swap: OffsetSwap) -> None:
+        await connection.execute(
+            "INSERT INTO input_offsets (topic, topic_id, partition, next_offset) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (topic, topic_id, partition) DO UPDATE SET next_offset = excluded.next_offset,"
+            " updated_at = now()",
+            swap.topic, swap.topic_id, swap.partition, swap.next_offset,
+        )  # fmt: skip
+
+    save.swap_offset = overwrite
+
+
+def commit_offsets_first() -> None:
+    """Commit a batch's offset to Kafka, and begin there after a restart, before the database has it."""
+    trust_kafkas_offsets()
+    apply = PartitionReader._apply
+
+    async def apply_after(self: PartitionReader, prepared: Prepared) -> None:
+        await self._consumer.commit({self.partition: prepared.next_offset})
+        await apply(self, prepared)
+
+    PartitionReader._apply = apply_after  # type: ignore[method-assign]
+
+
+def publish_outside_the_transaction() -> None:
+    """Outputs in a transaction of their own, and then the seal that is the cursor."""
+    publish = TransactionalProducer.publish
+
+    async def publish_apart(self: TransactionalProducer, batches: Batches) -> None:
+        outputs = {place: queue for place, queue in batches.items() if not place[0].endswith("seals")}
+        await publish(self, outputs)
+        await self.next_epoch()
+        await publish(self, {place: queue for place, queue in batches.items() if place not in outputs})
+
+    TransactionalProducer.publish = publish_apart  # type: ignore[method-assign]
+
+
+def skip_the_key_check() -> None:
+    """Nobody looks whether an event is known."""
+
+    async def load_none(*_arguments: Any) -> None:
+        return None
+
+    copy = save._copy
+
+    async def copy_new(connection: Any, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        if table != "idempotency_keys":
+            await copy(connection, table, columns, rows)
+            return
+        await connection.executemany(
+            f"INSERT INTO idempotency_keys ({', '.join(columns)}) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            rows,
+        )
+
+    load.load_claims = load_none
+    save._copy = copy_new
+
+
+def drop_the_fencing() -> None:
+    """Each relay has a transactional id of its own, so that none fences another."""
+    begin = TransactionalProducer.__init__
+
+    def with_own_id(self: TransactionalProducer, settings: Any, transactional_id: str) -> None:
+        begin(self, settings, f"{transactional_id}.{secrets.token_hex(4)}")
+
+    TransactionalProducer.__init__ = with_own_id  # type: ignore[method-assign]
+
+
+def drop_the_epochs() -> None:
+    """All transactions of a producer under one epoch."""
+
+    async def stay(_self: TransactionalProducer) -> None:
+        return None
+
+    TransactionalProducer.next_epoch = stay  # type: ignore[method-assign]
+
+
+def adopt_the_cache_early() -> None:
+    """What is in memory counts as true before the commit was acknowledged, and stays after it failed."""
+    transact = Ledger._in_transaction
+
+    async def transact_and_keep(self: Ledger, shard: int, *arguments: Any) -> Any:
+        memory = self._memories.get(shard)
+        try:
+            return await transact(self, shard, *arguments)
+        except Exception:
+            if memory is not None:
+                self._memories[shard] = memory
+            raise
+
+    Ledger._in_transaction = transact_and_keep  # type: ignore[method-assign]
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    "trust-kafka": trust_kafkas_offsets,
+    "offsets-first": commit_offsets_first,
+    "publish-outside": publish_outside_the_transaction,
+    "no-keys": skip_the_key_check,
+    "no-fencing": drop_the_fencing,
+    "one-epoch": drop_the_epochs,
+    "early-cache": adopt_the_cache_early,
+}
+__all__ = ["DEFECTS", "plant"]

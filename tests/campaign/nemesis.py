@@ -1,0 +1,227 @@
+"""What may happen to a ledger: each a way to do harm, and to undo it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from schemas.topics import READ_TOPICS
+from tests.campaign.fleet import Fleet
+from tests.campaign.proxy import Mode
+from tests.campaign.publisher import Publisher
+from tests.campaign.servers import Servers, until
+
+FROZEN_SECONDS = 12.0
+"""Longer than a session with Kafka's group, a Kafka transaction and an idle transaction of Postgres may last."""
+_UP_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Nemesis:
+    """Everything that can be harmed. Each fault tells in a few words what it did."""
+
+    servers: Servers
+    fleet: Fleet
+    publisher: Publisher
+    rivals: int = 0
+    lost: list[str] = field(default_factory=list)
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    async def kill(self, chance: random.Random) -> str:
+        member = self.fleet.draw(chance, "worker", "relay", "clock")
+        await self.fleet.end(member, signal.SIGKILL)
+        await asyncio.sleep(chance.uniform(0, 2))
+        self.fleet.launch(member)
+        return f"kill -9 {member.name}"
+
+    async def terminate(self, chance: random.Random) -> str:
+        member = self.fleet.draw(chance, "worker", "relay", "clock")
+        await self.fleet.end(member, signal.SIGTERM)
+        self.fleet.launch(member)
+        return f"SIGTERM {member.name}"
+
+    async def freeze(self, chance: random.Random) -> str:
+        member = self.fleet.draw(chance, "worker", "relay")
+        self.fleet.send(member, signal.SIGSTOP)
+        seconds = FROZEN_SECONDS + chance.uniform(0, 4)
+        await asyncio.sleep(seconds)
+        self.fleet.send(member, signal.SIGCONT)
+        return f"froze {member.name} for {seconds:.0f} s"
+
+    async def rebalance(self, chance: random.Random) -> str:
+        self.rivals += 1
+        member = self.fleet.start("worker", f"worker-{self.rivals}-guest")
+        await asyncio.sleep(chance.uniform(3, 5))
+        await self.fleet.remove(member, chance.choice([signal.SIGTERM, signal.SIGKILL]))
+        return "a worker came and went"
+
+    async def rivals_for_a_shard(self, chance: random.Random) -> str:
+        self.rivals += 1
+        member = self.fleet.start("relay", f"relay-{self.rivals}-rival", CAMPAIGN_GREEDY="1")
+        await asyncio.sleep(chance.uniform(5, 7))
+        await self.fleet.remove(member)
+        return "a second relay for every shard"
+
+    async def late_end(self, chance: random.Random) -> str:
+        switch = self.fleet.control / "late"
+        switch.touch()
+        await asyncio.sleep(chance.uniform(2, 4))
+        switch.unlink()
+        return "each EndTxn came again in the next transaction"
+
+    async def clock(self, chance: random.Random) -> str:
+        seconds = chance.choice([-7_200, -60, 30, 900])
+        (self.fleet.control / "clock").write_text(str(seconds))
+        await asyncio.sleep(chance.uniform(1, 3))
+        (self.fleet.control / "clock").write_text("0")
+        return f"clocks jumped by {seconds} s and back"
+
+    # --- the network ------------------------------------------------------------------------------------------------
+
+    async def cut_kafka(self, chance: random.Random) -> str:
+        return await self._network("kafka", "cut", chance.uniform(0.2, 4))
+
+    async def delay_kafka(self, chance: random.Random) -> str:
+        return await self._network("kafka", "delay", chance.uniform(2, 4), chance.uniform(0.05, 0.4))
+
+    async def lose_kafka(self, chance: random.Random) -> str:
+        return await self._network("kafka", "swallow", chance.uniform(6, 12))
+
+    async def cut_postgres(self, chance: random.Random) -> str:
+        return await self._network("postgres", "cut", chance.uniform(0.2, 4))
+
+    async def delay_postgres(self, chance: random.Random) -> str:
+        return await self._network("postgres", "delay", chance.uniform(2, 4), chance.uniform(0.02, 0.2))
+
+    async def lose_postgres(self, chance: random.Random) -> str:
+        return await self._network("postgres", "swallow", chance.uniform(6, 12))
+
+    async def _network(self, server: str, mode: Mode, seconds: float, delay: float = 0.0) -> str:
+        proxy = self.servers.kafka_proxy if server == "kafka" else self.servers.postgres_proxy
+        proxy.set(mode, delay)
+        await asyncio.sleep(seconds)
+        proxy.set("pass")
+        done = {"cut": "was cut", "delay": f"took {delay:.2f} s longer", "swallow": "was half open"}[mode]
+        return f"the way to {server} {done} for {seconds:.1f} s"
+
+    # --- the servers ------------------------------------------------------------------------------------------------
+
+    async def kill_postgres(self, chance: random.Random) -> str:
+        times = chance.randrange(1, 4)
+        for _ in range(times):
+            await self.servers.kill_postgres()
+            await self.servers.start_postgres()
+            await asyncio.sleep(chance.uniform(0.2, 1.5))
+        return f"Postgres was killed {times} times"
+
+    async def kill_kafka(self, chance: random.Random) -> str:
+        await self.servers.kill_kafka()
+        await asyncio.sleep(chance.uniform(0, 3))
+        await self.servers.start_kafka()
+        return "Kafka was killed"
+
+    async def full_disk(self, chance: random.Random) -> str:
+        disk = self.servers.disk
+        if not disk.mounted:
+            return "no full disk: a file system can't be mounted here"
+        await asyncio.to_thread(disk.fill)
+        await asyncio.sleep(chance.uniform(3, 5))
+        await asyncio.to_thread(disk.free)
+        # Without room for its log Postgres ends itself.
+        await asyncio.sleep(1)
+        came_down = not self.servers.postgres_runs()
+        await self.servers.start_postgres()
+        await until(self._postgres_answers, _UP_SECONDS, "Postgres after a full disk")
+        return "Postgres had no room on its disk" + (", and ended" if came_down else "")
+
+    async def _postgres_answers(self) -> bool:
+        connection = await asyncpg.connect(self.servers.direct.asyncpg_dsn, timeout=5)
+        await connection.close()
+        return True
+
+    # --- the records ------------------------------------------------------------------------------------------------
+
+    async def offsets(self, chance: random.Random) -> str:
+        """Kafka's committed offsets are wrong when workers come back."""
+        workers = self.fleet.of("worker")
+        for member in workers:
+            await self.fleet.end(member, signal.SIGKILL)
+        where = chance.choice(["0", "the end", "none"])
+        try:
+            async with asyncio.timeout(30):
+                await self._move_offsets(where)
+        finally:
+            for member in workers:
+                self.fleet.launch(member)
+        return f"the groups' offsets in Kafka became {where}"
+
+    async def _move_offsets(self, where: str) -> None:
+        settings = self.servers.direct
+        if where == "none":
+            admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+            await admin.start()
+            try:
+                groups = [settings.group(stream) for stream in READ_TOPICS]
+                await admin.delete_consumer_groups(groups)
+            except KafkaError as fault:
+                print(f"  the groups weren't deleted: {fault!r}")
+            finally:
+                await admin.close()
+            return
+        for stream in READ_TOPICS:
+            await self._commit(stream, to_end=where == "the end")
+
+    async def _commit(self, stream: str, *, to_end: bool) -> None:
+        """The group must be empty for that: the dead have to time out first."""
+        settings = self.servers.direct
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group(stream), enable_auto_commit=False
+            )
+            await consumer.start()
+            try:
+                places = [TopicPartition(settings.topic(stream), number) for number in range(settings.shards)]
+                consumer.assign(places)
+                ends = await consumer.end_offsets(places)
+                await consumer.commit({place: ends[place] if to_end else 0 for place in places})
+                return
+            except KafkaError:
+                await asyncio.sleep(0.5)
+            finally:
+                await consumer.stop()
+
+    async def again(self, chance: random.Random) -> str:
+        count = await self.publisher.once_more(chance, 150)
+        return f"{count} records again, under other ids and on other partitions"
+
+    def faults(self) -> dict[str, Callable[[random.Random], Awaitable[str]]]:
+        """Every fault by its name."""
+        return {
+            "kill": self.kill,
+            "term": self.terminate,
+            "freeze": self.freeze,
+            "rebalance": self.rebalance,
+            "rivals": self.rivals_for_a_shard,
+            "late-end": self.late_end,
+            "clock": self.clock,
+            "kafka-cut": self.cut_kafka,
+            "kafka-slow": self.delay_kafka,
+            "kafka-half-open": self.lose_kafka,
+            "postgres-cut": self.cut_postgres,
+            "postgres-slow": self.delay_postgres,
+            "postgres-half-open": self.lose_postgres,
+            "postgres-kill": self.kill_postgres,
+            "kafka-kill": self.kill_kafka,
+            "full-disk": self.full_disk,
+            "offsets": self.offsets,
+            "again": self.again,
+        }

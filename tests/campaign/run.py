@@ -1,0 +1,199 @@
+"""A campaign from its beginning to its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from infra.drained import NotDrainedError, Rest, until_drained
+from infra.settings import SettingsError
+from tests.campaign.fleet import Fleet
+from tests.campaign.nemesis import Nemesis
+from tests.campaign.publisher import Publisher
+from tests.campaign.servers import Servers
+from tests.campaign.verdict import Verdict, judge
+from tests.fixtures.programs import environment_of
+
+_LOOK_SECONDS = 10.0
+_DRAIN_SECONDS = 180.0
+_RATE = 400.0
+_DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELECT sum(next_seq - 1) FROM shards)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked for."""
+
+    seed: int = 1
+    minutes: float = 1.0
+    events: int = 0
+    scenario: str = "all"
+    workers: int = 2
+    relays: int = 2
+    shards: int = 4
+    defect: str = ""
+    calm_seconds: float = 1.0
+
+
+class Campaign:
+    """One run, on servers of its own in a directory of its own."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan = plan
+        self.servers = Servers(folder / "stack")
+        self.folder = folder
+        self.done: Counter[str] = Counter()
+        self.rates: list[tuple[float, bool]] = []
+        self._begin = time.monotonic()
+        self._harmed = False
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._begin:7.1f} s  {text}", flush=True)
+
+    async def run(self) -> Verdict:
+        plan = self.plan
+        self.say(f"seed {plan.seed}: {plan.scenario}, {plan.minutes:g} min, {plan.defect or 'no defect'}")
+        try:
+            await self.servers.start(plan.shards)
+            return await self._run()
+        finally:
+            await self.servers.stop()
+
+    async def _run(self) -> Verdict:
+        plan = self.plan
+        fleet = Fleet(self.servers.settings, self.folder, defect=plan.defect)
+        notes_file = self.folder / "seen"
+        subscriber = subprocess.Popen(
+            [sys.executable, "-m", "tests.campaign.subscriber", str(notes_file)],
+            env=environment_of(self.servers.direct),
+        )
+        publisher = Publisher(self.servers.direct, plan.seed)
+        stop = asyncio.Event()
+        rate = max(_RATE, plan.events / (plan.minutes * 60) * 1.02)
+        tasks = [asyncio.create_task(each) for each in (fleet.watch(), self._watch())]
+        load = asyncio.create_task(publisher.run(rate, plan.events, stop))
+        try:
+            for role, count in (("worker", plan.workers), ("relay", plan.relays), ("clock", 1)):
+                for number in range(count):
+                    fleet.start(role, f"{role}-{number}")
+            nemesis = Nemesis(self.servers, fleet, publisher)
+            await self._wait_until_it_works()
+            await self._harm(nemesis)
+            stop.set()
+            await load
+            self.say(f"{publisher.published:,} records published; healing, and reading on to the end")
+            drained = await self._drain()
+            tasks[0].cancel()
+            await fleet.end_all()
+            subscriber.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(subscriber.wait, 300)
+            self.say("judging")
+            verdict = await judge(self.servers.direct, plan.seed, notes_file)
+            verdict.faults += drained + fleet.ended
+            self._tell(verdict)
+            return verdict
+        finally:
+            for task in (*tasks, load):
+                task.cancel()
+            await publisher.close()
+            await fleet.end_all(signal.SIGKILL)
+            if subscriber.poll() is None:
+                subscriber.kill()
+                subscriber.wait()
+
+    async def _wait_until_it_works(self) -> None:
+        """Something was posted: from now on harm does harm."""
+        async with asyncio.timeout(60):
+            while (await self._progress())[1] < 100:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+
+    async def _harm(self, nemesis: Nemesis) -> None:
+        faults = nemesis.faults()
+        chance = random.Random(f"nemesis {self.plan.seed}")
+        # `all` is each of them once, in the order of the seed; chosen ones and random ones go on for their time.
+        names = list(faults) if self.plan.scenario in ("all", "random") else self.plan.scenario.split(",")
+        once = chance.sample(names, len(names)) if self.plan.scenario == "all" else []
+        end = time.monotonic() + self.plan.minutes * 60
+        while once or (self.plan.scenario != "all" and time.monotonic() < end):
+            name = once.pop() if once else chance.choice(names)
+            # A seed of its own each: what one draws doesn't depend on how long another took.
+            own = random.Random(chance.random())
+            self._harmed = True
+            told = await faults[name](own)
+            self._harmed = False
+            self.done[name] += 1
+            self.say(told)
+            await asyncio.sleep(self.plan.calm_seconds * own.uniform(0.5, 1.5))
+
+    async def _drain(self) -> list[str]:
+        last = time.monotonic()
+
+        def tell(rest: Rest) -> None:
+            nonlocal last
+            if time.monotonic() - last > _LOOK_SECONDS:
+                last = time.monotonic()
+                self.say(f"still to be read {rest.unread:,}, to be published {rest.unrelayed:,}")
+
+        try:
+            await until_drained(self.servers.direct, seconds_max=_DRAIN_SECONDS, progress=tell)
+        except (NotDrainedError, SettingsError) as fault:
+            return [str(fault)]
+        return []
+
+    async def _progress(self) -> tuple[int, int]:
+        try:
+            connection = await asyncpg.connect(self.servers.direct.asyncpg_dsn, timeout=3)
+            try:
+                read, said = await connection.fetchrow(_DONE, timeout=3)
+                return int(read), int(said)
+            finally:
+                connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return 0, 0
+
+    async def _watch(self) -> None:
+        """Say now and then how fast it goes."""
+        before, then = await self._progress(), time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = await self._progress()
+            if now[1] and before[1]:
+                seconds = time.monotonic() - then
+                per_second = [(new - old) / seconds for new, old in zip(now, before, strict=True)]
+                self.rates.append((per_second[0], self._harmed))
+                self.say(f"{per_second[0]:,.0f} records/s read, {per_second[1]:,.0f} outputs/s; {now[0]:,} read")
+            if now[1]:
+                before, then = now, time.monotonic()
+
+    def _tell(self, verdict: Verdict) -> None:
+        self.say("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(self.done.items())))
+        self.say("counts: " + ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.counts.items())))
+        if self.rates:
+            rates = sorted(rate for rate, _ in self.rates)
+            kept = sum(rates) / len(rates)
+            self.say(f"throughput: {kept:,.0f} records/s on average, {rates[len(rates) // 2]:,.0f} in the middle")
+        for fault in verdict.faults[:30]:
+            self.say(f"FAULT {fault}")
+        self.say("nothing lost, nothing doubled" if verdict.good else f"RED: {len(verdict.faults)} faults")
+
+
+async def campaign(plan: Plan, make_folder: Callable[[], str] | None = None) -> Verdict:
+    """Run it in a temporary directory; the logs of its processes stay there where the verdict is red."""
+    folder = Path(make_folder() if make_folder else tempfile.mkdtemp(prefix="ledgerstream-faults-"))
+    folder.chmod(0o755)
+    running = Campaign(plan, folder)
+    verdict = await running.run()
+    if not verdict.good:
+        running.say(f"the logs are in {folder}")
+    return verdict
