@@ -49,6 +49,12 @@ class _WithoutNull:
         return schema["schema"] if schema["type"] == "nullable" else schema
 
 
+def needed_where(flag: str, name: str, *, is_true: bool) -> dict[str, Any]:
+    """Say in JSON Schema that a field is required where a flag has this value and was given."""
+    condition = {"properties": {flag: {"const": is_true}}, "required": [flag]}
+    return {"if": condition, "then": {"required": [name]}}
+
+
 T = TypeVar("T")
 Maybe = Annotated[T | None, _WithoutNull()]
 """A field that may be left out. Null is refused, so that nobody has to guess what it meant."""
@@ -90,6 +96,7 @@ SignedAmount = Annotated[
     Integer, Field(description="Minor units of `currency`, debit positive, credit negative, not 0. A JSON integer.")
 ]
 Fees = Annotated[Integer, Field(description="Minor units of `currency`, 0 or more.")]
+FromZero = Annotated[Integer, Field(description="Minor units, 0 or more. A JSON integer.")]
 _INTEGER_SCHEMA: dict[str, Any] = {"type": "integer", "minimum": -INTEGER_MAX, "maximum": INTEGER_MAX}
 _CURRENCY_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 64, "pattern": NO_CONTROL_CHARACTERS}
 _BY_CURRENCY_SCHEMA: dict[str, Any] = {
