@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from consumers import cli_redrive
 from consumers.cli_output import as_json, moment, show_table, stream_json
 from consumers.cli_reads import ask, json_option, limit_option, tenant_option
+from consumers.cli_redrive import Asked, redrive_options
 from infra.postgres import queries
 from infra.postgres.queries import DeadLetter, DeadLetterRecord, ParkedEvent, Rejection
+from schemas.topics import INPUT_TOPICS
 
 _code_option = click.option("--code", metavar="CODE", help="Only those with this code.")
 
@@ -82,6 +85,18 @@ def show_rejection(tenant: str, place: tuple[int, int], json_wanted: bool) -> No
     _show(ask(lambda connection: queries.rejection(connection, tenant, place)), json_wanted)
 
 
+@rejections.command("redrive")
+@tenant_option
+@redrive_options(Place())
+def redrive_rejections(asked: Asked, tenant: str) -> None:
+    """Have refused events judged again, changed or as they were.
+
+    Each is sent as a delivery of its own, whose id and source say where it comes from and who sent it. A refused
+    request has used up its idempotencykey: --set idempotencykey=NEW.
+    """
+    cli_redrive.redrive_rejections(asked, tenant)
+
+
 @click.group("parked")
 def parked() -> None:
     """Events that wait for something that is not there yet."""
@@ -113,6 +128,15 @@ def list_parked(tenant: str, code: str | None, limit: int | None, json_wanted: b
 def show_parked(tenant: str, place: tuple[int, int], json_wanted: bool) -> None:
     """One waiting event, with its data."""
     _show(ask(lambda connection: queries.parked_event(connection, tenant, place)), json_wanted)
+
+
+@parked.command("redrive")
+@tenant_option
+@click.option("--give-up", is_flag=True, help="Reject it now instead of when its patience is over.")
+@redrive_options(Place())
+def redrive_parked(asked: Asked, tenant: str, give_up: bool) -> None:
+    """Stop waiting: reject events now, and with a change send them again changed."""
+    cli_redrive.redrive_parked(asked, tenant, give_up)
 
 
 @click.group("dead-letters")
@@ -149,6 +173,14 @@ def show_dead_letter(place: tuple[int, int], raw: bool, json_wanted: bool) -> No
         sys.stdout.buffer.write(letter["value"] or b"")
         return
     _show(_readable(letter), json_wanted)
+
+
+@dead_letters.command("redrive")
+@click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Send to this topic instead of the one it came on.")
+@redrive_options(Place())
+def redrive_dead_letters(asked: Asked, topic: str | None) -> None:
+    """Send records to their topics again, changed or, once this program reads them, as they were."""
+    cli_redrive.redrive_dead_letters(asked, topic)
 
 
 def _readable(letter: DeadLetterRecord) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from domain.ids import AccountId
 from domain.keys import Key, conflict_key, dead_letter_key
 from domain.needs import Needs
 from domain.rejections import RejectionCode
+from domain.reservations import ExpenseCategory, LineOfCredit
 from infra import outbox
 from infra.faultpoints import reached
 from infra.kafka.partitioner import partition_of
@@ -29,12 +30,17 @@ from infra.outputs import OutputWriter
 from infra.postgres import load, save
 from infra.postgres.errors import UndecidableError, UnstorableError, ours
 from infra.postgres.load import Connection, FirstLook, ReadCommand, ShardState
+from infra.postgres.load_cards import load_expired
+from infra.postgres.save_cards import save_cards
 from infra.postgres.transaction import shard_locked
 from infra.records import DeadLetter, OffsetSwap, Origin
 from schemas.fingerprint import differing_fields
 from schemas.wire import printable
 
 log = logging.getLogger(__name__)
+
+EXPIRED_MAX = 1_000
+"""How many holds one database transaction ends: an authorization must not wait long for it."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -72,6 +78,7 @@ class LedgerRules:
     registered_only: bool = False
     patience_seconds: float = 86_400.0
     accounts_cached_max: int = 100_000
+    hold_expiry_seconds: float = 7 * 86_400.0
     group: str = "ledgerstream"
 
 
@@ -84,6 +91,8 @@ class _Memory:
     head: bytes
     accounts: dict[tuple[str, str], Account]
     accounts_by_id: dict[AccountId, Account]
+    lines: dict[Key, LineOfCredit]
+    categories: dict[Key, ExpenseCategory]
 
     def fits(self, state: ShardState) -> bool:
         return (self.epoch, self.next_seq, self.head) == (state.epoch, state.next_seq, state.head)
@@ -257,10 +266,23 @@ class Ledger:
     async def give_up(self, shard: int, seqs: Sequence[int], *, reason: str) -> int:
         """Reject events parked at these seqs before their patience is over; say how many of them still waited."""
 
-        async def choose(connection: Connection, books: Books) -> Decided:
+        async def choose(connection: Connection, books: Books, _: FirstLook) -> Decided:
             waiting = await load.load_parked(connection, shard, seqs, self._read_command)
             books.known_tenants |= {event.tenant_id for event, _ in waiting}
             return expire([(event, RejectionCode(code)) for event, code in waiting], books, reason=reason)
+
+        return await self._clockwork(shard, choose)
+
+    async def expire_holds(self, shard: int, limit: int = EXPIRED_MAX) -> int:
+        """End holds and authorizations that nobody captured in time; say how many."""
+
+        async def choose(connection: Connection, books: Books, _: FirstLook) -> Decided:
+            events = await load_expired(connection, shard, books.recorded_at, limit)
+            if not events:
+                return Decided()
+            await load.load_claims(connection, books, _keys_of(events, ()))
+            await self._load(connection, books, _needs_of(events), None)
+            return decide_batch(events, books)
 
         return await self._clockwork(shard, choose)
 
@@ -366,9 +388,11 @@ class Ledger:
             next_seq=state.next_seq,
             recorded_at=max(self._clock(), state.last_recorded_at or BEGINNING),
             registered_only=self._rules.registered_only,
+            hold_expiry=timedelta(seconds=self._rules.hold_expiry_seconds),
         )
         if memory is not None and memory.fits(state):
             books.accounts, books.accounts_by_id = memory.accounts, memory.accounts_by_id
+            books.lines, books.categories = memory.lines, memory.categories
         return books
 
     def _remember(self, books: Books, head: bytes) -> None:
@@ -376,7 +400,11 @@ class Ledger:
         if len(books.accounts) > most:
             for place in list(books.accounts)[: len(books.accounts) - most * 3 // 4]:
                 del books.accounts_by_id[books.accounts.pop(place).account_id]
-        self._memories[books.shard] = _Memory(books.epoch, books.next_seq, head, books.accounts, books.accounts_by_id)
+        if len(books.lines) + len(books.categories) > most:
+            books.lines, books.categories = {}, {}
+        self._memories[books.shard] = _Memory(
+            books.epoch, books.next_seq, head, books.accounts, books.accounts_by_id, books.lines, books.categories
+        )
         for tenant_id in books.new_tenants:
             self._tenant_shards[tenant_id] = books.shard
 
@@ -401,6 +429,7 @@ class Ledger:
         await save.save_accounts(writes, books, decided)
         await save.save_journal(writes, books, decided)
         await save.save_flows(writes, books)
+        await save_cards(writes, books, decided)
         expires_at = books.recorded_at + timedelta(seconds=self._rules.patience_seconds)
         await save.save_waiting(writes, books, decided, expires_at, decided.left_waiting)
         await save.save_dead_letters(writes, books, letters)

@@ -32,7 +32,7 @@ from infra.ledger import BatchResult, Ledger
 from infra.patience import Outage, Patience
 from infra.records import DeadLetter, InputRecord
 from infra.settings import Settings
-from schemas.wire import Malformed, WireEvent, read
+from schemas.wire import Malformed, WireEvent, printable, read
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Stream:
 def _read_one(raw: ConsumerRecord, topic_id: UUID, stream: str, translate: Translate) -> Event | DeadLetter:
     record = InputRecord(raw.topic, topic_id, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, raw.headers)
     if isinstance(raw.headers, OddHeaders):
-        return DeadLetter(record, "malformed", raw.headers.fault)
+        return DeadLetter(record, "malformed", printable(raw.headers.fault))
     wire = read(raw.value, raw.headers, stream)
     if isinstance(wire, Malformed):
         return DeadLetter(record, wire.code, wire.message)

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from infra.kafka.connection import client_arguments, quiet_aiokafka
 from infra.kafka.partitioner import partition_of
 from infra.kafka.topics import describe_topics
+from infra.records import Headers
 from infra.settings import Settings, SettingsError
 
 IN_FLIGHT_MAX = 5_000
@@ -28,7 +29,8 @@ class Message(NamedTuple):
     number: int
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
+    headers: Headers = ()
 
 
 class NotSentError(Exception):
@@ -49,7 +51,10 @@ async def publish(
             topic = settings.topic(message.topic)
             partition = None if message.key is None else partition_of(message.key, partitions[topic])
             try:
-                future = await producer.send(topic, message.value, key=message.key, partition=partition)
+                headers = list(message.headers)
+                future = await producer.send(
+                    topic, message.value, key=message.key, partition=partition, headers=headers
+                )
             except KafkaError as error:
                 raise _not_sent(message, error, sent) from error
             waiting.append((message, future))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any, NotRequired, TypedDict
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, Table, and_, func, literal, select
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.kafka.partitioner import partition_of
 from infra.postgres.queries_places import NotFound, find_shard
-from infra.postgres.tables import dead_letters, events, input_offsets, ledger, parked, relayed, shards
+from infra.postgres.tables import dead_letters, events, idempotency_keys, input_offsets, ledger, parked, relayed, shards
 
 Place = tuple[int, int]
 """The shard and the seq of a row."""
@@ -32,7 +33,7 @@ class EventPlace(TypedDict):
 
 
 class Rejection(TypedDict):
-    """A refused event. `id` is `shard-seq` of its rejection, for `show`; `data` only there."""
+    """A refused event. `id` is `shard-seq` of its rejection, for `show`; `data` and `traceparent` only there."""
 
     id: str
     code: str
@@ -40,6 +41,7 @@ class Rejection(TypedDict):
     event: EventPlace
     occurred_at: datetime
     recorded_at: datetime
+    traceparent: NotRequired[str | None]
     data: NotRequired[Any]
 
 
@@ -52,6 +54,8 @@ class ParkedEvent(TypedDict):
     expires_at: datetime
     code: str
     event: EventPlace
+    occurred_at: datetime
+    traceparent: NotRequired[str | None]
     data: NotRequired[Any]
 
 
@@ -109,7 +113,7 @@ async def rejection(connection: AsyncConnection, tenant_id: str, place: Place) -
     row = (await connection.execute(query.where(*_at(events, place)))).one_or_none()
     if row is None:
         raise NotFound(f"tenant {tenant_id!r} has no rejection {place[0]}-{place[1]}")
-    return {**_rejection(row), "data": json.loads(row.data)}
+    return {**_rejection(row), "traceparent": row.traceparent, "data": json.loads(row.data)}
 
 
 async def list_parked(
@@ -129,7 +133,7 @@ async def parked_event(connection: AsyncConnection, tenant_id: str, place: Place
     row = (await connection.execute(query.where(*_at(events, place)))).one_or_none()
     if row is None:
         raise NotFound(f"tenant {tenant_id!r} has nothing parked at {place[0]}-{place[1]}")
-    return {**_parked_event(row), "data": json.loads(row.data)}
+    return {**_parked_event(row), "traceparent": row.traceparent, "data": json.loads(row.data)}
 
 
 async def list_dead_letters(
@@ -156,6 +160,15 @@ async def dead_letter(connection: AsyncConnection, place: Place) -> DeadLetterRe
         "value": row.value,
         "headers": row.headers,
     }
+
+
+async def held_keys(connection: AsyncConnection, shard: int, keys: Iterable[bytes]) -> dict[bytes, int]:
+    """Which of these idempotency keys are taken, and the seq of the event that has each."""
+    wanted = [UUID(bytes=key) for key in keys]
+    query = select(idempotency_keys.c.key, idempotency_keys.c.seq).where(
+        idempotency_keys.c.shard == shard, idempotency_keys.c.key.in_(wanted)
+    )
+    return {key.bytes: seq for key, seq in await connection.execute(query)}
 
 
 async def input_positions(connection: AsyncConnection) -> list[InputPosition]:
@@ -250,6 +263,7 @@ def _parked_event(row: Row[Any]) -> ParkedEvent:
         "expires_at": row.expires_at,
         "code": row.code,
         "event": _event_place(row),
+        "occurred_at": row.occurred_at,
     }
 
 

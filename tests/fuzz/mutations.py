@@ -217,14 +217,14 @@ def huge(chance: Random, value: bytes) -> bytes:
         case 0:
             return value[:-1] + b" " * (1024 * 1024 - len(value) + chance.choice((-1, 0, 1))) + value[-1:]
         case 1:
-            return b"[" * chance.choice((100_000, 1_000_000))
+            return b"[" * chance.choice((100_000, 1_048_577))
         case 2:
             return b'{"a":' * 100_000 + b"1" + b"}" * 100_000
         case 3:
-            return value.replace(b":", b":" + b"9" * 1_000_000 + b",", 1)
+            return value.replace(b":", b":" + b"9" * 1_048_576 + b",", 1)
         case 4:
             return b"{" + b",".join(b'"k%d":%d' % (number, number) for number in range(60_000)) + b"}"
-    return value + b"x" * chance.choice((10**6, 2 * 10**6))
+    return value + b"x" * chance.choice((2**20, 2 * 10**6))
 
 
 # --- headers --------------------------------------------------------------------------------------------------------
