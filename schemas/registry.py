@@ -36,7 +36,10 @@ from schemas.transfers import TransferCreatedV1, TransferReversedV1
 
 Kind = Literal["fact", "request", "create"]
 
-NEVER_IN_FINGERPRINT = frozenset({"description", "metadata", "failure_code", "respond_by"})
+RESOLUTION = "resolution"
+"""The field of the journal, never of the wire, that says what the resolvers answered."""
+
+NEVER_IN_FINGERPRINT = frozenset({"description", "metadata", "failure_code", "respond_by", RESOLUTION})
 """The fields that may differ between two deliveries of the same event."""
 
 
@@ -45,7 +48,7 @@ class EventType:
     """What is known about one type of event.
 
     Shape: `topic` is the short name; `natural_key` says, for people, what makes two of them the same. Without one,
-    `idempotencykey` is required.
+    `idempotencykey` is required. `resolved` is the model of one that is kept with what the resolvers answered.
     """
 
     name: str
@@ -53,6 +56,7 @@ class EventType:
     model: type[Wire]
     kind: Kind
     natural_key: str | None = None
+    resolved: type[Wire] | None = None
 
     @property
     def needs_key(self) -> bool:

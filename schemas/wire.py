@@ -15,7 +15,7 @@ from schemas import canonical
 from schemas.envelope import ATTRIBUTES, CONTENT_TYPE, TRACEPARENT_PATTERN, Envelope, OutputEnvelope
 from schemas.fields import Wire
 from schemas.fingerprint import Fingerprinter
-from schemas.registry import EVENT_TYPES, OUTPUT_TYPES, EventType
+from schemas.registry import EVENT_TYPES, OUTPUT_TYPES, RESOLUTION, EventType
 
 VALUE_BYTES_MAX = 1024 * 1024
 NESTING_MAX = 64
@@ -76,8 +76,18 @@ def read(value: bytes | None, headers: Headers, topic: str) -> WireEvent | Malfo
 
 
 def read_journal(event_type: str, data_json: bytes) -> Wire:
-    """Rebuild the data of an event from what `WireEvent.data_json` kept of it. Raises: KeyError, ValidationError."""
-    return EVENT_TYPES[event_type].model.model_validate(jiter.from_json(data_json))
+    """Rebuild the data of an event from what the journal kept of it. Raises: KeyError, ValidationError.
+
+    What the resolvers answered comes along where it was kept; on the wire it would be an unknown field.
+    """
+    known, data = EVENT_TYPES[event_type], jiter.from_json(data_json)
+    model = known.resolved if known.resolved is not None and RESOLUTION in data else known.model
+    return model.model_validate(data)
+
+
+def with_resolution(data_json: bytes, resolution: dict[str, Any]) -> bytes:
+    """Put what the resolvers answered into the data of an event, for the journal; its fingerprint stays the same."""
+    return canonical.dump(jiter.from_json(data_json) | {RESOLUTION: resolution})
 
 
 def read_output(value: bytes) -> tuple[OutputEnvelope, Wire]:

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.fingerprint import FINGERPRINT_VERSION, differing_fields
 from schemas.registry import EVENT_TYPES
-from schemas.wire import read
+from schemas.wire import read, with_resolution
 from tests.unit.wire_samples import LEAST, PAYMENT, event, read_data, record
 
 # Kept for ever beside the keys of each event. If one of these changes, a known event would be taken for a conflict:
@@ -130,6 +130,13 @@ def test_another_type_differs_by_its_type_and_its_fields() -> None:
     won, lost = kept({"dispute_id": "1"}, "dispute.won.v1"), kept({"dispute_id": "2"}, "dispute.lost.v1")
     assert differing_fields("dispute.won.v1", won, "dispute.lost.v1", lost) == ["dispute_id", "type"]
     assert differing_fields("dispute.won.v1", won, "gone.v1", b'{"dispute_id":"1","x":1}') == ["type", "x"]
+
+
+def test_what_the_resolvers_answered_is_no_part_of_what_was_asked() -> None:
+    first = kept(PAYMENT)
+    answered = with_resolution(first, {"categories": ["meals"], "lines": {"meals": "line_1"}})
+    assert answered != first
+    assert differing_fields("payment.captured.v1", first, "payment.captured.v1", answered) == []
 
 
 def test_a_true_is_not_a_one() -> None:
