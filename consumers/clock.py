@@ -46,7 +46,7 @@ _FORESEEN = (
 
 
 async def run_clock(settings: Settings, ledger: Ledger, pool: asyncpg.Pool, stop: asyncio.Event) -> None:
-    """Until `stop`: resume whose turn has come, reject whose patience is over, make room for what comes."""
+    """Until `stop`: resume whose turn has come, end what is over, make room for what comes."""
     broker = BrokerReach(settings)
     lag = InputLag(pool, broker.look)
     try:
@@ -89,6 +89,9 @@ async def _tick(ledger: Ledger, shard: int, lag: InputLag, stop: asyncio.Event) 
     while not stop.is_set() and await ledger.resume_arrived(shard):
         pass
     while not stop.is_set() and lag.is_short() and await ledger.expire_parked(shard):
+        pass
+    # A capture that stands unread has come in time.
+    while not stop.is_set() and lag.is_short() and await ledger.expire_holds(shard):
         pass
 
 

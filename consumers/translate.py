@@ -9,6 +9,8 @@ from typing import Any
 from consumers import commands, disputes, payments, payouts, refunds, transfers
 from domain.administration import TenantCreate
 from domain.events import Command, Event
+from domain.expiry import EXPIRY_TYPE
+from infra.expiry import read_expiry
 from infra.records import DeadLetter, InputRecord, Origin
 from schemas.wire import WireEvent, read_journal
 
@@ -26,7 +28,9 @@ TRANSLATIONS: Mapping[str, Callable[[Any], Command]] = MappingProxyType(
 
 
 def read_command(event_type: str, data_json: bytes) -> Command:
-    """The command of an event that was journaled."""
+    """The command of an event that was journaled; expiries come from the clock, not over the wire."""
+    if event_type == EXPIRY_TYPE:
+        return read_expiry(data_json)
     return TRANSLATIONS[event_type](read_journal(event_type, data_json))
 
 

@@ -18,7 +18,17 @@ from hashlib import blake2b
 import orjson
 
 from domain.accounts import Account
-from domain.events import Applied, BalanceChange, Entry, Event, Handled, Parked, Rejected
+from domain.events import (
+    Applied,
+    AuthorizationChange,
+    BalanceChange,
+    Decision,
+    Entry,
+    Event,
+    Handled,
+    Parked,
+    Rejected,
+)
 from infra import outbox
 from infra.kafka.partitioner import partition_of
 from infra.outbox import TOPIC_INDEX, TYPE_INDEX, Output
@@ -28,6 +38,7 @@ HEADERS_BYTES_RESERVED = 65_536
 """What the headers of a dead letter and the framing of a record may add to its value."""
 
 _BALANCES, _ENTRIES = TOPIC_INDEX["balances"], TOPIC_INDEX["entries"]
+_DECISIONS = TOPIC_INDEX["decisions"]
 _OUTCOMES, _DEAD_LETTERS = TOPIC_INDEX["outcomes"], TOPIC_INDEX["dead-letters"]
 _BALANCE_CHANGED = TYPE_INDEX["balance.changed.v1"]
 
@@ -146,8 +157,16 @@ class OutputWriter:
             entry_id = str(entry.entry_id)
             named = f',"entry_id":"{entry_id}"'
             self._entry(event, entry, entry_id, effective_at, cause)
+        if applied.hold_id is not None:
+            named += f',"hold_id":{quoted(applied.hold_id)}'
+        if applied.authorization is not None:
+            named += f',"authorization":{{{_ids(*applied.authorization)}}}'
         for change in applied.changes:
             self._balance(event, change, effective_at, named, cause)
+        if applied.decision is not None:
+            self._decision(event, applied.decision, cause)
+        if applied.changed is not None:
+            self._authorization(event, applied.changed, cause)
         if applied.result is not None:
             result = orjson.dumps(applied.result).decode()
             self._outcome(event, "command.applied.v1", f'"event":{_event_reference(event)},"result":{result}')
@@ -194,6 +213,45 @@ class OutputWriter:
         key = account.balances[currency].memo = StreamKey(account, currency, self._balance_partitions)
         return key
 
+    def _decision(self, event: Event, decision: Decision, cause: str) -> None:
+        told: dict[str, object] = {
+            "decision": decision.decision,
+            "decided_by": decision.decided_by,
+            "reason": decision.reason,
+            "reasons": decision.reasons,
+            "amount": decision.amount,
+            "approved_amount": decision.approved_amount,
+            "hold_amount": decision.hold_amount,
+            "currency": decision.currency,
+            "expense_categories": decision.categories,
+            "lines_of_credit": [{"id": line_id, "available": available} for line_id, available in decision.lines],
+            "account": None if decision.account is None else decision.account._asdict(),
+        }
+        members = ",".join(
+            f'"{name}":{orjson.dumps(value).decode()}' for name, value in told.items() if value is not None
+        )
+        core = f'{members},"cause":{cause},"decided_at":"{self._recorded_at}"'
+        self._for_authorization(event, "authorization.decided.v1", decision.provider, decision.external_id, core)
+
+    def _authorization(self, event: Event, change: AuthorizationChange, cause: str) -> None:
+        superseded = ',"superseded":true' if change.superseded else ""
+        core = (
+            f'"status":"{change.status}","confirmed":{"true" if change.confirmed else "false"}'
+            f',"authorized":{change.authorized},"captured":{change.captured},"refunded":{change.refunded}{superseded}'
+            f',"cause":{cause},"recorded_at":"{self._recorded_at}"'
+        )
+        self._for_authorization(event, "authorization.changed.v1", change.provider, change.external_id, core)
+
+    def _for_authorization(self, event: Event, kind: str, provider: str, external_id: str, core: str) -> None:
+        canonical = f"{self._opening(event, kind)}{_ids(provider, external_id)},{core}"
+        self._advance(canonical.encode(), ())
+        value = f"{canonical}}}}}".encode()
+        if len(value) + HEADERS_BYTES_RESERVED > self._value_bytes_max["decisions"]:
+            raise OutputTooLargeError(f"a {kind} of {len(value)} bytes is more than decisions takes")
+        key = f"{provider}:{external_id}".encode()
+        partition = partition_of(key, self._partitions["decisions"])
+        self._emit(_DECISIONS, TYPE_INDEX[kind], partition, key, event, value)
+
     def _outcome(self, event: Event, kind: str, core: str, message: str | None = None) -> None:
         free = {} if message is None else {"message": quoted(message)}
         self._for_tenant(event, _OUTCOMES, "outcomes", kind, core, free)
@@ -238,6 +296,11 @@ class OutputWriter:
         trace = b"" if event.traceparent is None else event.traceparent.encode()
         self.frames.append(outbox.frame_plain(topic, kind, partition, key, trace, value))
         self.next_seq += 1
+
+
+def _ids(provider: str, external_id: str) -> str:
+    """Which authorization, as it stands in an output."""
+    return f'"provider":{quoted(provider)},"external_id":{quoted(external_id)}'
 
 
 def _event_reference(event: Event) -> str:

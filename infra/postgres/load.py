@@ -24,6 +24,7 @@ from domain.flows import Dispute, Payment, Payout, Refund, Transfer
 from domain.ids import EntryId, place_of
 from domain.keys import Key
 from domain.needs import Needs
+from infra.postgres.load_cards import load_cards
 from infra.postgres.writes import Connection
 from infra.records import Origin
 
@@ -114,6 +115,7 @@ async def load_books(
     if look is None or look.waited_for:
         await _load_parked(connection, books, needs, read_command)
     await _load_flows(connection, books, needs)
+    await load_cards(connection, books, needs)
     await _load_entries(connection, books, needs)
     await _load_accounts(connection, books, needs)
     if look is None:

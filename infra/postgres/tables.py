@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from infra.postgres.tables_cards import add_tables
+
 metadata = MetaData()
 
 _TIME = TIMESTAMP(timezone=True)
@@ -321,3 +323,12 @@ recoveries = Table(
     _need("sealed", Boolean),
     _need("recovered_at", _TIME),
 )
+
+_cards = add_tables(metadata)
+hold_changes = _cards["hold_changes"]
+authorization_events = _cards["authorization_events"]
+holds = _cards["holds"]
+authorizations = _cards["authorizations"]
+expense_categories = _cards["expense_categories"]
+lines_of_credit = _cards["lines_of_credit"]
+cards = _cards["cards"]
