@@ -100,6 +100,8 @@ class Book:
         self.things: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.payments: defaultdict[tuple[Any, ...], dict[tuple[str, str], dict[str, Any]]] = defaultdict(dict)
         self.waiting: defaultdict[tuple[Any, ...], deque[Event]] = defaultdict(deque)
+        self.parked: dict[tuple[str, str], tuple[datetime, str]] = {}
+        """By source and id, in the order of parking: since when, and the code if it never comes."""
         self.closed_through: date | None = None
         self.entries: list[dict[str, Any]] = []
         self.entry_numbers: dict[str, int] = {}  # ids are given by the ledger, so the test says which is which
@@ -149,6 +151,7 @@ class Book:
         except Waits as waits:
             if len(self.waiting[waits.thing]) < 1_000:
                 self.waiting[waits.thing].append(event)
+                self.parked[event["source"], event["id"]] = (self.now, waits.code)
                 self.told.append(("parked", event["id"], waits.code))
             else:
                 self.told.append(("rejected", event["id"], "too_many_parked"))
@@ -170,13 +173,34 @@ class Book:
         while arrived:
             thing = arrived.popleft()
             for event in self.waiting.pop(thing):
+                del self.parked[event["source"], event["id"]]
                 try:
                     self._judge(event)
                 except Refused as refused:
-                    self.told.append(("rejected", event["id"], str(refused)))
-                    self.keys.pop(natural_key(event) or (), None)
-                    self.keys.pop(("publisher", event.get("idempotencykey")), None)
+                    self._end_refused(event, str(refused))
                 arrived += [more for more in self.waiting if more not in arrived and self._is_there(more)]
+
+    def _end_refused(self, event: Event, code: str) -> None:
+        """A parked fact that ends refused gives its keys back and keeps its delivery."""
+        self.told.append(("rejected", event["id"], code))
+        self.keys.pop(natural_key(event) or (), None)
+        self.keys.pop(("publisher", event.get("idempotencykey")), None)
+
+    def give_up(self, now: datetime, *, patience: timedelta | None = None, only: tuple[str, str] | None = None) -> int:
+        """Reject those whose patience is over, or only one (source, id); say how many."""
+        self.now = max(self.now, now)
+        overdue = [
+            place
+            for place, (since, _) in self.parked.items()
+            if place == only or (patience is not None and since + patience <= self.now)
+        ]
+        for place in overdue:
+            _, code = self.parked.pop(place)
+            for queue in self.waiting.values():
+                for event in [each for each in queue if (each["source"], each["id"]) == place]:
+                    queue.remove(event)
+                    self._end_refused(event, code)
+        return len(overdue)
 
     def _is_there(self, thing: tuple[Any, ...]) -> bool:
         return thing in self.things or (thing[0] == "payment" and bool(self.payments.get(thing)))
