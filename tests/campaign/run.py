@@ -26,7 +26,7 @@ from tests.campaign.verdict import Verdict, judge
 from tests.fixtures.programs import environment_of
 
 _LOOK_SECONDS = 10.0
-_DRAIN_SECONDS = 180.0
+_DRAIN_SECONDS = 600.0
 _RATE = 400.0
 _DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELECT sum(next_seq - 1) FROM shards)"
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import sys
+import time
 from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class _Ends:
 
 async def judge(settings: Settings, seed: int, notes_file: Path, lost: set[Place] | None = None) -> Verdict:
     """Judge a ledger at rest: its database against what the subscriber saw and what the model says."""
+    begin = time.monotonic()
     notes: Notes = pickle.loads(notes_file.read_bytes())
     verdict = Verdict(list(notes.faults))
     ends = _Ends(notes, settings.topic_prefix, seed)
@@ -86,10 +88,13 @@ async def judge(settings: Settings, seed: int, notes_file: Path, lost: set[Place
         verdict.faults += [f"{tenant}: {len(events)} events, none has a row" for tenant, events in leftover.items()]
     finally:
         await connection.close()
+    verdict.counts["seconds of judging"] = round(time.monotonic() - begin)
     left = [place for place in notes.seen.left() if place not in (lost or set())]
     verdict.counts["outputs of lost commits"] = len(lost or ())
     verdict.faults += [f"output {place} was published and is in no book" for place in left[:_SHOWN]]
+    begin = time.monotonic()
     verdict.faults += await _verify(settings)
+    verdict.counts["seconds of verify --deep"] = round(time.monotonic() - begin)
     return verdict
 
 
