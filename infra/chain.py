@@ -26,8 +26,9 @@ def next_head(head: bytes, output: Output, output_id: str) -> bytes:
     """The head after this output, whose id is `{epoch}-{shard}-{seq}`. Raises: KeyError, ValueError when damaged."""
     value = output.value or b""
     if output.type == DEAD_LETTER:
-        facts = {name: (text or b"").decode() for name, text in output.headers}
-        named = {f"dlq-{fact}": facts[f"dlq-{fact}"] for fact in _LETTER_FACTS}
+        # The last of a name is ours: a record may have had such headers of its own.
+        facts = dict(output.headers)
+        named = {f"dlq-{fact}": (facts[f"dlq-{fact}"] or b"").decode() for fact in _LETTER_FACTS}
         return _hash(head, orjson.dumps([output_id, named]), _hash(value))
     kind = TYPES[output.type]
     if kind in _UNCHAINED:

@@ -19,8 +19,6 @@ OUT: dict[str, frozenset[str]] = {
     "relayed": frozenset(),
     # Dropped after a while. What was said enters by the chain's head, which stands in `shards`.
     "outbox": frozenset(),
-    # How far a rebuild came.
-    "replays": frozenset(),
     # Until when one waits is a setting's; whose turn has come follows from what is there.
     "parked": frozenset({"expires_at", "arrived"}),
 }
