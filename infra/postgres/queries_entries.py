@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
-from sqlalchemy import JSON, Row, Select, and_, func, select, type_coerce
+from sqlalchemy import JSON, Row, Select, func, select, true, type_coerce
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ids import place_of
 from infra.postgres.queries_balances import just_before
-from infra.postgres.queries_places import NotFound, find_account, find_shard, seq_at
+from infra.postgres.queries_places import NotFound, find_account, find_shard, looked_up, seq_at
 from infra.postgres.tables import accounts, entries, events, postings
 
 REFERENCES = ("payment_id", "refund_id", "transfer_id", "payout_id", "dispute_id")
@@ -138,9 +138,16 @@ async def _from_to(connection: AsyncConnection, query: Select[Any], shard: int, 
 
 
 def _entries(shard: int) -> Select[Any]:
+    # A subquery of its own, so that each name is looked up by its key whatever is known of the tables.
+    account = (
+        select(accounts.c.name)
+        .where(accounts.c.shard == postings.c.shard, accounts.c.account_id == postings.c.account_id)
+        .correlate(postings)
+        .scalar_subquery()
+    )
     leg = func.json_build_object(
         "account_id", postings.c.account_id,
-        "account", accounts.c.name,
+        "account", account,
         "amount", postings.c.amount,
         "currency", postings.c.currency,
         "posted_after", postings.c.posted_after,
@@ -148,24 +155,20 @@ def _entries(shard: int) -> Select[Any]:
     )  # fmt: skip
     legs = (
         select(func.json_agg(aggregate_order_by(leg, postings.c.leg)))
-        .join_from(
-            postings,
-            accounts,
-            and_(accounts.c.shard == postings.c.shard, accounts.c.account_id == postings.c.account_id),
-        )
         .where(postings.c.shard == entries.c.shard, postings.c.seq == entries.c.seq)
         .correlate(entries)
         .scalar_subquery()
     )
+    event = looked_up(events, "event", "type", "event_id", "source", shard=entries.c.shard, seq=entries.c.event_seq)
     return (
         select(
             *(column for column in entries.c if column.name not in ("shard", "event_seq", "tenant_id")),
-            events.c.type.label("cause_type"),
-            events.c.event_id.label("cause_id"),
-            events.c.source.label("cause_source"),
+            event.c.type.label("cause_type"),
+            event.c.event_id.label("cause_id"),
+            event.c.source.label("cause_source"),
             type_coerce(legs, JSON).label("postings"),
         )
-        .join_from(entries, events, and_(events.c.shard == entries.c.shard, events.c.seq == entries.c.event_seq))
+        .join_from(entries, event, true())
         .where(entries.c.shard == shard)
     )
 

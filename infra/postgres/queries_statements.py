@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Literal, NotRequired, TypedDict
 from uuid import UUID
 
-from sqlalchemy import CTE, Row, Select, and_, case, func, literal, select
+from sqlalchemy import CTE, Row, Select, and_, case, func, literal, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.postgres.queries_balances import just_before, natural, posted_at
-from infra.postgres.queries_places import AccountPlace, alone, find_account, with_children
+from infra.postgres.queries_places import AccountPlace, alone, find_account, looked_up, with_children
 from infra.postgres.tables import accounts, balance_days, entries, postings
 
 Order = Literal["oldest", "youngest"]
@@ -66,13 +66,15 @@ async def statement(
 
 def _lines(named: CTE, from_time: datetime | None, to_time: datetime | None) -> Select[tuple[object, ...]]:
     other, other_account = postings.alias("other"), accounts.alias("other_account")
+    # A subquery of its own, so that each name is looked up by its key whatever is known of the tables.
+    other_name = (
+        select(other_account.c.name)
+        .where(other_account.c.shard == other.c.shard, other_account.c.account_id == other.c.account_id)
+        .correlate(other)
+        .scalar_subquery()
+    )
     opposing = (
-        select(case((func.count(other.c.account_id.distinct()) == 1, func.min(other_account.c.name))))
-        .join_from(
-            other,
-            other_account,
-            and_(other_account.c.shard == other.c.shard, other_account.c.account_id == other.c.account_id),
-        )
+        select(case((func.count(other.c.account_id.distinct()) == 1, func.min(other_name))))
         .where(
             other.c.shard == postings.c.shard,
             other.c.seq == postings.c.seq,
@@ -85,25 +87,27 @@ def _lines(named: CTE, from_time: datetime | None, to_time: datetime | None) -> 
     so_far = func.sum(postings.c.amount).over(
         partition_by=postings.c.currency, order_by=(postings.c.effective_at, postings.c.seq, postings.c.leg)
     )
+    account = looked_up(accounts, "account", "name", shard=named.c.shard, account_id=named.c.account_id)
+    entry = looked_up(
+        entries, "entry", "entry_id", "description", "pending", shard=postings.c.shard, seq=postings.c.seq
+    )
     query = (
         select(
-            entries.c.entry_id,
+            entry.c.entry_id,
             postings.c.effective_at,
             postings.c.seq,
             postings.c.leg,
-            entries.c.description,
+            entry.c.description,
             postings.c.currency,
             postings.c.amount,
             so_far.label("so_far"),
             opposing.label("opposing_account"),
-            accounts.c.name.label("account"),
+            account.c.name.label("account"),
         )
-        .join_from(
-            named, accounts, and_(accounts.c.shard == named.c.shard, accounts.c.account_id == named.c.account_id)
-        )
+        .join_from(named, account, true())
         .join(postings, and_(postings.c.shard == named.c.shard, postings.c.account_id == named.c.account_id))
-        .join(entries, and_(entries.c.shard == postings.c.shard, entries.c.seq == postings.c.seq))
-        .where(entries.c.pending.is_(False))
+        .join(entry, true())
+        .where(entry.c.pending.is_(False))
     )
     return _between(query, named, from_time, to_time)
 
