@@ -18,9 +18,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, NoError, for_code
 
 from infra.kafka.connection import client_arguments
+from infra.kafka.markers import was_committed_in
 from infra.kafka.producer import TransactionalProducer
 from infra.kafka.requests_markers import DescribeProducers, WriteTxnMarkers
-from infra.kafka.seals import Seal, decode_seal, read_last_seal
+from infra.kafka.seals import Seal, decode_seal
 from infra.kafka.transactions import ShardStoppedError
 from infra.settings import Settings
 from schemas.topics import OUTPUT_TOPICS
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 30.0
 _FETCH_WAIT_MS = 100
+# The broker's clock gives markers their time, the database's our records theirs.
+_CLOCK_SKEW_MS = 5 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +49,14 @@ async def end_hanging(settings: Settings, producer: TransactionalProducer, shard
 
     Call it after `TransactionalProducer.start`, which returns only when the coordinator takes every transaction of
     this producer for ended: what is still open then hangs for ever.
-    Raises: KafkaError, TimeoutError, ShardStoppedError when it can't be told how the transaction ended.
+    Raises: KafkaError, TimeoutError, ShardStoppedError without the right to end it.
     """
     found = await find_hanging(settings, producer)
     if not found:
         return
     places = ", ".join(f"{place.topic}[{place.partition}]@{hanging.start_offset}" for place, hanging in found.items())
-    commit = await _was_committed(settings, shard, found, places)
+    async with asyncio.timeout(READ_SECONDS):
+        commit = await _was_committed(settings, shard, found)
     for place, hanging in found.items():
         await _end(producer, shard, place, hanging, commit=commit)
     how = "committed" if commit else "aborted"
@@ -92,26 +96,46 @@ async def _by_leader(settings: Settings, producer: TransactionalProducer) -> dic
     return by_leader
 
 
-async def _was_committed(settings: Settings, shard: int, found: dict[TopicPartition, Hanging], places: str) -> bool:
+async def _was_committed(settings: Settings, shard: int, found: dict[TopicPartition, Hanging]) -> bool:
     """Whether the outputs of the transaction count, told by the streams alone: the coordinator has forgotten it.
 
-    A transaction counts with its seal. Where the seal hangs, too, and all that it names hangs with it, either end is
-    right for subscribers, and we keep what is there. Raises: ShardStoppedError when only a part of that hangs.
+    Where it was committed in any partition it is committed in all. Where nothing of it can be seen by anybody, either
+    end is right for subscribers: what is there and whole is kept, since the relay may have been told that it was
+    committed; else it is aborted and published again.
     """
-    seals = TopicPartition(settings.topic("seals"), shard)
-    async with asyncio.timeout(READ_SECONDS):
-        records = await _records(settings, found)
-    ours = {(record.topic, place[2]) for record in records if (place := _place(record)) and place[1] == shard}
-    if seals not in found:
-        seal = await read_last_seal(settings, shard)
-        return seal is not None and bool(ours) and max(seq for _, seq in ours) <= seal.seq_last
-    seal = _first_seal(records, seals)
-    if seal is not None and _names(seal, ours):
-        return True
-    raise ShardStoppedError(
-        f"shard {shard}: Kafka left a transaction open ({places}) and ended a part of it; see "
-        "docs/operating.md, A transaction hangs"
+    consumer = AIOKafkaConsumer(
+        **client_arguments(settings),
+        isolation_level="read_uncommitted",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
     )
+    try:
+        await consumer.start()
+        places = await _places(settings, consumer)
+        records = await _records(consumer, found)
+        ours = {(record.topic, place[2]) for record in records if (place := _place(record)) and place[1] == shard}
+        seal = _first_seal(records, TopicPartition(settings.topic("seals"), shard))
+        if seal is not None and _names(seal, ours):
+            return True
+        hanging = next(iter(found.values()))
+        return await was_committed_in(
+            consumer,
+            [place for place in places if place not in found],
+            since_ms=min(record.timestamp for record in records) - _CLOCK_SKEW_MS,
+            producer=(hanging.producer_id, hanging.producer_epoch),
+        )
+    finally:
+        await consumer.stop()
+
+
+async def _places(settings: Settings, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+    """Every partition of the output topics, whose leaders the consumer then knows."""
+    topics = [settings.topic(name) for name in OUTPUT_TOPICS]
+    return [
+        TopicPartition(topic, partition)
+        for topic in topics
+        for partition in sorted(await consumer._client._wait_on_metadata(topic))
+    ]
 
 
 def _first_seal(records: Iterable[ConsumerRecord], place: TopicPartition) -> Seal | None:
@@ -138,27 +162,17 @@ def _place(record: ConsumerRecord) -> tuple[int, int, int] | None:
         return None
 
 
-async def _records(settings: Settings, found: dict[TopicPartition, Hanging]) -> list[ConsumerRecord]:
+async def _records(consumer: AIOKafkaConsumer, found: dict[TopicPartition, Hanging]) -> list[ConsumerRecord]:
     """All records from where the transaction begins in each partition, others' among them, open or not."""
-    consumer = AIOKafkaConsumer(
-        **client_arguments(settings),
-        isolation_level="read_uncommitted",
-        enable_auto_commit=False,
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
-    )
-    try:
-        await consumer.start()
-        consumer.assign(list(found))
-        ends = await consumer.end_offsets(list(found))
-        for place, hanging in found.items():
-            consumer.seek(place, hanging.start_offset)
-        records: list[ConsumerRecord] = []
-        while any([await consumer.position(place) < ends[place] for place in found]):
-            for some in (await consumer.getmany(timeout_ms=_FETCH_WAIT_MS)).values():
-                records += some
-        return records
-    finally:
-        await consumer.stop()
+    consumer.assign(list(found))
+    ends = await consumer.end_offsets(list(found))
+    for place, hanging in found.items():
+        consumer.seek(place, hanging.start_offset)
+    records: list[ConsumerRecord] = []
+    while any([await consumer.position(place) < ends[place] for place in found]):
+        for some in (await consumer.getmany(timeout_ms=_FETCH_WAIT_MS)).values():
+            records += some
+    return records
 
 
 async def _end(

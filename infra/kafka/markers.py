@@ -1,0 +1,64 @@
+"""Markers of transactions, as they stand in a partition: no consumer shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.control_record import ControlRecord
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+
+from infra.kafka.by_hand import FETCH_BYTES, _slices
+
+_COMMIT = ControlRecord(0, 1)
+
+
+async def was_committed_in(
+    consumer: AIOKafkaConsumer, places: Iterable[TopicPartition], *, since_ms: int, producer: tuple[int, int]
+) -> bool:
+    """Whether the transaction of this producer id and epoch was committed in one of these partitions.
+
+    Reads them from the first record on that is as late as `since_ms`. A producer of ours has an epoch for each of its
+    transactions, so a marker tells which it ended. Raises: KafkaError.
+    """
+    places = list(places)
+    starts = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
+    ends = await consumer.end_offsets(places)
+    for place, start in starts.items():
+        if start is None:
+            continue
+        offset = start.offset
+        while offset < ends[place]:
+            batches, offset = await _batches(consumer, place, offset)
+            if any(_commits(batch, producer) for batch in batches):
+                return True
+    return False
+
+
+async def _batches(
+    consumer: AIOKafkaConsumer, place: TopicPartition, offset: int
+) -> tuple[list[_DefaultRecordBatchPy], int]:
+    """What one fetch gives, markers and open transactions included, and the offset after it."""
+    client = consumer._client
+    node = client.cluster.leader_for_partition(place)
+    if node is None or node < 0:
+        raise LeaderNotAvailableError(place)
+    asked = [(place.topic, [(place.partition, offset, FETCH_BYTES)])]
+    fetch = FetchRequest(100, 1, FETCH_BYTES, READ_UNCOMMITTED, asked, rack_id="")
+    response = await client.send(node, fetch)
+    ((_, ((_, error_code, _, *rest),)),) = response.topics
+    if error_code:
+        raise for_code(error_code)(place)
+    batches = [_DefaultRecordBatchPy(data) for data in _slices(rest[-1])]
+    if not batches:
+        raise KafkaError(f"{place.topic}[{place.partition}] gave nothing at {offset}, before its end")
+    return batches, int(batches[-1].next_offset)
+
+
+def _commits(batch: _DefaultRecordBatchPy, producer: tuple[int, int]) -> bool:
+    if not batch.is_control_batch or (batch.producer_id, batch.producer_epoch) != producer:
+        return False
+    return any(ControlRecord.parse(record.key) == _COMMIT for record in batch)
