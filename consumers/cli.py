@@ -24,6 +24,7 @@ _SECTIONS: dict[str, dict[str, Lazy]] = {
     "Try it": {
         "demo": Lazy("consumers.cli_run", "demo", "A week of a small marketplace, and what came of it."),
         "stack": Lazy("consumers.cli_stack", "stack", "Start, stop and find a Kafka and a Postgres of your own."),
+        "bench": Lazy("consumers.cli_bench", "bench", "How fast it is on this machine."),
         "publish": Lazy("consumers.cli_publish", "publish", "Check JSON lines of events, then publish them."),
     },
     "Run it": {

@@ -1,0 +1,239 @@
+"""How long a card payment waits for its decision: from publishing the request to reading the answer, committed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from consumers.bench_load import Load, Message
+from consumers.demo_ledger import running_ledger
+from infra.devstack import RunningStack
+from infra.kafka.connection import client_arguments, wait_for_kafka
+from infra.kafka.topics import ensure_topics
+from infra.postgres.migrate import migrate
+from infra.settings import Settings
+
+WARM_SECONDS = 15
+DRAIN_SECONDS = 60.0
+PARTS = {"p50": 50, "p90": 90, "p99": 99}
+
+Figures = dict[str, Any]
+Say = Callable[[str], None]
+
+
+@asynccontextmanager
+async def ledger_to_measure(stack: RunningStack) -> AsyncIterator[Settings]:
+    """A database and topics of their own on this stack, so that nobody's books are touched."""
+    name = f"bench_{secrets.token_hex(4)}"
+    url = f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
+    settings = replace(Settings(), database_url=url, kafka_bootstrap=stack.kafka_bootstrap)
+    settings = replace(settings, topic_prefix=f"{name}.", group_id=name, client_id=name)
+    await _administer(stack, f"CREATE DATABASE {name}")
+    try:
+        await wait_for_kafka(settings)
+        await migrate(settings)
+        connection = await asyncpg.connect(settings.asyncpg_dsn)
+        try:
+            await ensure_topics(settings, connection)
+        finally:
+            await connection.close()
+        yield settings
+    finally:
+        await _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _administer(stack: RunningStack, statement: str) -> None:
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@dataclass(slots=True)
+class _Asked:
+    """When a request was sent, when the broker had it, decided it was and read; seconds since 1970."""
+
+    sent: float
+    acknowledged: float = 0.0
+    decided: float = 0.0
+    read: float = 0.0
+
+
+class Bench:
+    """A publisher and a read_committed subscriber of decisions, on one event loop."""
+
+    def __init__(self, settings: Settings, load: Load) -> None:
+        self._settings = settings
+        self._load = load
+        self._asked: dict[str, _Asked] = {}
+        self._unread: set[str] = set()
+        self._answered = asyncio.Event()
+        self.declined = 0
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Connected to Kafka for the block, the subscriber reading."""
+        self._producer = AIOKafkaProducer(**client_arguments(self._settings), acks="all", linger_ms=0)
+        self._consumer = AIOKafkaConsumer(
+            self._settings.topic("decisions"),
+            **client_arguments(self._settings),
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+        )
+        await self._producer.start()
+        await self._consumer.start()
+        reading = asyncio.create_task(self._read())
+        try:
+            yield
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await self._consumer.stop()
+            await self._producer.stop()
+
+    async def _read(self) -> None:
+        while True:
+            for records in (await self._consumer.getmany(timeout_ms=1_000)).values():
+                now = time.time()
+                for record in records:
+                    data = orjson.loads(record.value or b"")["data"]
+                    asked = self._asked.get(data["external_id"])
+                    if asked is None or "decision" not in data:
+                        continue
+                    asked.read, asked.decided = now, datetime.fromisoformat(data["decided_at"]).timestamp()
+                    self.declined += data["decision"] != "approved"
+                    self._unread.discard(data["external_id"])
+            if not self._unread:
+                self._answered.set()
+
+    async def make_cards(self) -> None:
+        """Publish the cards and their credit, and wait until a card can pay in each shard."""
+        await asyncio.gather(*[await self._send("commands", message) for message in self._load.cards()])
+        while True:
+            before = self.declined
+            await self.ask(per_second=20, seconds=1)
+            if self.declined == before:
+                break
+        self.declined = 0
+
+    async def ask(self, *, per_second: float, seconds: float, payments: int = 0) -> list[_Asked]:
+        """Send requests at a steady rate, one by one, payments beside them; all, when they are answered."""
+        asked: list[_Asked] = []
+        beside = asyncio.create_task(self._pay(payments)) if payments else None
+        begin = time.perf_counter()
+        try:
+            for number in range(int(per_second * seconds)):
+                await asyncio.sleep(max(0.0, begin + number / per_second - time.perf_counter()))
+                asked.append(await self._ask_one())
+            await self._until_answered()
+        finally:
+            if beside is not None:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
+        return asked
+
+    async def _ask_one(self) -> _Asked:
+        message = self._load.request()
+        one = self._asked[message[1]] = _Asked(time.time())
+        self._unread.add(message[1])
+        self._answered.clear()
+        sent = await self._send("authorizations", message)
+
+        def note(_: object) -> None:
+            one.acknowledged = time.time()
+
+        sent.add_done_callback(note)
+        return one
+
+    async def _until_answered(self) -> None:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await self._answered.wait()
+
+    async def _pay(self, per_second: int) -> None:
+        begin, sent = time.perf_counter(), 0
+        while True:
+            due = int((time.perf_counter() - begin) * per_second)
+            for _ in range(due - sent):
+                await self._send("payments", self._load.payment())
+            sent = due
+            await asyncio.sleep(0.01)
+
+    async def pile_up(self, count: int) -> None:
+        """Publish so many requests while no ledger runs."""
+        for _ in range(0, count, 1_000):
+            await asyncio.gather(*[await self._send_waiting() for _ in range(1_000)])
+
+    async def _send_waiting(self) -> Any:
+        message = self._load.request()
+        self._asked[message[1]] = _Asked(time.time())
+        self._unread.add(message[1])
+        self._answered.clear()
+        return await self._send("authorizations", message)
+
+    async def work_off(self) -> float:
+        """Decisions a second, from the first that was decided to the last that was read."""
+        await self._until_answered()
+        done = [asked for asked in self._asked.values() if asked.read]
+        return len(done) / (max(asked.read for asked in done) - min(asked.decided for asked in done))
+
+    def forget(self) -> None:
+        self._asked.clear()
+
+    async def _send(self, topic: str, message: Message) -> Any:
+        tenant, _, value = message
+        return await self._producer.send(self._settings.topic(topic), value, key=tenant.encode())
+
+
+async def measure(
+    stack: RunningStack, *, rate: int, seconds: int, payments: int, backlog: int, say: Say
+) -> list[Figures]:
+    """The three measurements, each a row of figures."""
+    rows: list[Figures] = []
+    async with ledger_to_measure(stack) as settings:
+        bench = Bench(settings, Load(settings.shards))
+        async with bench.connected():
+            async with running_ledger(settings):
+                say(f"making cards, then {WARM_SECONDS} s to warm up the broker's compiler")
+                await bench.make_cards()
+                await bench.ask(per_second=rate, seconds=WARM_SECONDS)
+                say(f"{rate} requests a second for {seconds} s")
+                rows.append(figures(f"{rate}/s", await bench.ask(per_second=rate, seconds=seconds)))
+                say(f"the same, with {payments} payments a second on the same shards")
+                beside = await bench.ask(per_second=rate, seconds=seconds, payments=payments)
+                rows.append(figures(f"{rate}/s beside {payments} payments/s", beside))
+            say(f"a backlog of {backlog} requests")
+            bench.forget()
+            await bench.pile_up(backlog)
+            async with running_ledger(settings):
+                per_second = await bench.work_off()
+            rows.append({"what": f"a backlog of {backlog}", "per_second": round(per_second)})
+    return rows
+
+
+def figures(what: str, asked: list[_Asked]) -> Figures:
+    """Milliseconds from sending to reading, and the middle of each part of the way."""
+    took = sorted((one.read - one.sent) * 1_000 for one in asked)
+    row: Figures = {"what": what, "requests": len(took)}
+    row |= {name: round(_part(took, part), 1) for name, part in PARTS.items()}
+    row["max"] = round(took[-1], 1)
+    ways = {
+        "to_kafka": [one.acknowledged - one.sent for one in asked],
+        "to_decision": [one.decided - one.sent for one in asked],
+        "to_subscriber": [one.read - one.decided for one in asked],
+    }
+    return row | {name: round(_part(sorted(way), 50) * 1_000, 1) for name, way in ways.items()}
+
+
+def _part(ordered: list[float], part: int) -> float:
+    return ordered[min(len(ordered) - 1, len(ordered) * part // 100)]

@@ -1,0 +1,64 @@
+"""`ledgerstream bench`: how fast it is on this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from consumers.cli_output import show_json, show_table
+from consumers.cli_reads import json_option
+from infra.devstack import RunningStack, down, named_in_environment, up
+
+_FIGURES = ("p50", "p90", "p99", "max", "to_kafka", "to_decision", "to_subscriber", "per_second")
+
+
+@click.group("bench")
+def bench() -> None:
+    """How fast it is on this machine."""
+
+
+@bench.command("decisions")
+@click.option("--rate", default=200, show_default=True, type=click.IntRange(1), help="Requests a second.")
+@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1), help="Of each measurement.")
+@click.option("--payments", default=3_000, show_default=True, type=click.IntRange(1), help="A second, beside them.")
+@click.option("--backlog", default=20_000, show_default=True, type=click.IntRange(1_000), help="Requests that wait.")
+@json_option
+def decisions(rate: int, seconds: int, payments: int, backlog: int, json_wanted: bool) -> None:
+    """From publishing a card payment's request to reading the decision as a read_committed subscriber.
+
+    On a ledger of its own, on the servers that LEDGER_… names, else on an embedded stack that is removed after.
+    """
+    import uvloop
+
+    from consumers.bench_decisions import measure
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    with _stack() as stack:
+        rows = uvloop.run(measure(stack, rate=rate, seconds=seconds, payments=payments, backlog=backlog, say=say))
+    if json_wanted:
+        show_json(rows)
+        return
+    title = f"Milliseconds, {os.cpu_count()} cores for everything; to_… are the middle of each part of the way"
+    table = [[row["what"], *(str(row.get(name, "")) for name in _FIGURES)] for row in rows]
+    show_table(["", *_FIGURES], table, right=_FIGURES, title=title)
+
+
+@contextmanager
+def _stack() -> Iterator[RunningStack]:
+    named = named_in_environment(os.environ)
+    if named is not None:
+        yield named
+        return
+    data = Path(tempfile.mkdtemp(prefix="ledgerstream-bench-"))
+    stack = up(data, progress=lambda line: click.echo(line, err=True))
+    try:
+        yield stack
+    finally:
+        down(data, wipe=True)
