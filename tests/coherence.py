@@ -43,7 +43,7 @@ async def assert_coherent(connection: Connection, outputs: Mapping[Place, bytes 
 
 
 async def _assert_balances_follow(connection: Connection) -> None:
-    """Every entry sums to zero in each currency; every balance and version is the fold of its postings."""
+    """Every entry sums to zero in each currency; every balance and version is the fold of its postings and holds."""
     postings = await connection.fetch(
         "SELECT shard, seq, leg, account_id, currency, amount, posted_after, version"
         " FROM postings ORDER BY shard, seq, leg"
@@ -54,22 +54,46 @@ async def _assert_balances_follow(connection: Connection) -> None:
     entries: defaultdict[tuple[int, int], list[asyncpg.Record]] = defaultdict(list)
     for row in postings:
         entries[row["shard"], row["seq"]].append(row)
-    for place, legs in entries.items():
+    holding: defaultdict[tuple[int, int], list[asyncpg.Record]] = defaultdict(list)
+    held: defaultdict[tuple[Any, ...], int] = defaultdict(int)
+    for row in await connection.fetch("SELECT * FROM hold_changes ORDER BY shard, seq"):
+        holding[row["shard"], row["seq"]].append(row)
+    event_seqs = await connection.fetch("SELECT shard, seq, event_seq FROM entries")
+    entry_of = {(row["shard"], row["event_seq"]): (row["shard"], row["seq"]) for row in event_seqs}
+    for event in sorted(entry_of.keys() | holding.keys()):
+        place = entry_of.get(event, event)
+        legs = entries.pop(place, []) if event in entry_of else []
         for row in legs:
             sums[(*place, row["currency"])] += row["amount"]
             posted[row["shard"], row["account_id"], row["currency"]] += row["amount"]
-        for balance in {(row["shard"], row["account_id"], row["currency"]) for row in legs}:
+        for balance in {(row["shard"], row["account_id"], row["currency"]) for row in [*legs, *holding[event]]}:
             versions[balance] += 1
+            posted[balance] += 0
+        for row in holding[event]:
+            balance = (row["shard"], row["account_id"], row["currency"])
+            held[balance] += row["amount"]
+            assert (row["held_after"], row["version"]) == (held[balance], versions[balance]), (event, dict(row))
         for row in legs:
             balance = (row["shard"], row["account_id"], row["currency"])
             assert (row["posted_after"], row["version"]) == (posted[balance], versions[balance]), (place, dict(row))
+    assert not entries, "postings without an entry"
     assert not [place for place, total in sums.items() if total], "entries that don't sum to zero"
     balances = await connection.fetch(
         "SELECT shard, account_id, currency, posted, pending, held, version FROM balances"
     )
-    found = {(row[0], row[1], row[2]): (row["posted"], row["version"]) for row in balances}
-    assert found == {balance: (posted[balance], versions[balance]) for balance in posted}
-    assert not [row for row in balances if row["pending"] or row["held"]]
+    found = {(row[0], row[1], row[2]): (row["posted"], row["held"], row["version"]) for row in balances}
+    assert found == {balance: (posted[balance], held[balance], versions[balance]) for balance in posted}
+    assert not [row for row in balances if row["pending"]]
+    await _assert_held(connection, {balance: amount for balance, amount in held.items() if amount})
+
+
+async def _assert_held(connection: Connection, held: Mapping[tuple[Any, ...], int]) -> None:
+    """What is held of each balance is what its open holds and authorizations hold."""
+    open_ones: defaultdict[tuple[Any, ...], int] = defaultdict(int)
+    for table in ("holds", "authorizations"):
+        for row in await connection.fetch(f"SELECT shard, account_id, currency, held FROM {table} WHERE held <> 0"):
+            open_ones[row["shard"], row["account_id"], row["currency"]] += row["held"]
+    assert dict(open_ones) == held
 
 
 async def _assert_audits_empty(connection: Connection) -> None:
@@ -179,15 +203,19 @@ async def _assert_entries_said(connection: Connection, said: Mapping[Place, Outp
     states: defaultdict[str, dict[tuple[str, str], tuple[int, int]]] = defaultdict(dict)
     for document in documents.values():
         data = document["data"]
-        if document["type"] == "balance.changed.v1":
+        if document["type"] == "balance.changed.v1" and "entry_id" not in data:
+            assert data["change"]["posted"] == 0, "posted without an entry"
+            assert data["change"]["held"], "a change of nothing"
+        elif document["type"] == "balance.changed.v1":
             balance = (data["account_id"], data["currency"])
             assert balance not in states[data["entry_id"]], "two changes of one balance by one event"
             states[data["entry_id"]][balance] = (data["posted"], data["version"])
     for data in published.values():
         legs = data["postings"]
-        assert states.pop(data["entry_id"]) == {
-            (leg["account_id"], leg["currency"]): (leg["posted_after"], leg["version"]) for leg in legs
-        }
+        told = states.pop(data["entry_id"])
+        posted = {(leg["account_id"], leg["currency"]): (leg["posted_after"], leg["version"]) for leg in legs}
+        # What an event holds on another account than it posts to changes with it, too.
+        assert posted.items() <= told.items()
     assert not states
 
 

@@ -147,6 +147,13 @@ BREAKS: dict[str, tuple[list[str], str]] = {
         [f"DELETE FROM idempotency_keys WHERE seq = {_TINY}"],
         "of shard 0 has no key",
     ),
+    "lines_expensed": (
+        [
+            "INSERT INTO lines_of_credit VALUES (0, gen_random_uuid(), gen_random_uuid(), 'acme', 'ghost', 'team', 'r',"
+            " 'food', 'EUR', 0, 5, false)"
+        ],
+        "line of credit ghost has 5 expensed; it began with nothing",
+    ),
     "outbox_chained": ([f"DELETE FROM outbox WHERE seq_first = {_TINY}"], "the outbox of shard 0 goes on at seq"),
     "outputs_counted": (
         [

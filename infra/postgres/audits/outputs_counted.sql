@@ -1,11 +1,16 @@
--- An event has the outputs that follow from it: its entries, a change for each balance, a result if it was a request;
--- and one if it was not applied.
-WITH changes AS (
-    SELECT entries.shard, entries.event_seq,
-           count(DISTINCT entries.seq) + count(DISTINCT (postings.account_id, postings.currency)) AS outputs
+-- An event has the outputs that follow from it: its entries, a change for each balance, a result if it was a request,
+-- how its authorization stands if it was about one; and one if it was not applied.
+WITH moved AS (
+    SELECT entries.shard, entries.event_seq, entries.seq, postings.account_id, postings.currency
     FROM entries
     JOIN postings USING (shard, seq)
-    GROUP BY entries.shard, entries.event_seq
+  UNION ALL
+    SELECT shard, seq, NULL, account_id, currency
+    FROM hold_changes
+), changes AS (
+    SELECT shard, event_seq, count(DISTINCT seq) + count(DISTINCT (account_id, currency)) AS outputs
+    FROM moved
+    GROUP BY shard, event_seq
 )
 SELECT events.shard,
        events.tenant_id,

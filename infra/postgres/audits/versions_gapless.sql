@@ -1,10 +1,15 @@
 -- Versions count from 1 without a gap per account and currency, one per event, and the balance has the last.
-WITH versions AS (
-    SELECT postings.shard, postings.account_id, postings.currency, postings.version,
-           min(entries.event_seq) AS event_seq, max(entries.event_seq) AS event_seq_last
+WITH moved AS (
+    SELECT postings.shard, postings.account_id, postings.currency, postings.version, entries.event_seq
     FROM postings
     JOIN entries USING (shard, seq)
-    GROUP BY postings.shard, postings.account_id, postings.currency, postings.version
+  UNION ALL
+    SELECT shard, account_id, currency, version, seq
+    FROM hold_changes
+), versions AS (
+    SELECT shard, account_id, currency, version, min(event_seq) AS event_seq, max(event_seq) AS event_seq_last
+    FROM moved
+    GROUP BY shard, account_id, currency, version
 ), ordered AS (
     SELECT *,
            lag(version, 1, 0::bigint) OVER (PARTITION BY shard, account_id, currency ORDER BY event_seq) AS version_before,
