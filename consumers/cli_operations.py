@@ -37,7 +37,7 @@ def migrate() -> None:
 
 @click.command("verify")
 @click.option("--tenant", metavar="T", help="Only this tenant, and what its shard has in common.")
-@click.option("--deep", is_flag=True, help="Read every output that is still kept, too.")
+@click.option("--deep", is_flag=True, help="Read every output, in the outbox and on its topic, too.")
 @json_option
 def verify(tenant: str | None, deep: bool, json_wanted: bool) -> None:
     """Prove the books: recompute everything from the journal. Ends 1 if a check fails."""
@@ -46,9 +46,17 @@ def verify(tenant: str | None, deep: bool, json_wanted: bool) -> None:
 
     async def answer(connection: AsyncConnection) -> None:
         async for check in run_audits(connection, tenant, deep=deep):
-            checks.append(check)
-            if json_wanted:
-                click.echo(as_json(check))
+            note(check)
+        if deep:
+            from infra.verify_streams import stream_checks
+
+            async for check in stream_checks(connection, settings_of_command(), tenant):
+                note(check)
+
+    def note(check: Check) -> None:
+        checks.append(check)
+        if json_wanted:
+            click.echo(as_json(check))
 
     ask(answer)
     faults = sum(not check["ok"] for check in checks)

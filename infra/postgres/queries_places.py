@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Lateral, Table, and_, literal_column, select, text
+from sqlalchemy import CTE, ColumnElement, Table, and_, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from infra.postgres.tables import accounts, tenants
 
 SEQ_MAX = 2**63 - 1
-_NOTHING = literal_column("0")
+_NOTHING: ColumnElement[int] = literal_column("0")
 
 
 class NotFound(LookupError):  # noqa: N818 - the answer to a question, not a fault
@@ -74,7 +75,7 @@ def with_children(account: AccountPlace) -> CTE:
     return tree.union(children)
 
 
-def looked_up(table: Table, name: str, *columns: str, **key: ColumnElement[Any]) -> Lateral:
+def looked_up(table: Table, name: str, *columns: str, **key: ColumnElement[Any]) -> LateralFromClause:
     """The row of a table with this key, as something to join `ON true`: always looked up by it, row by row.
 
     A plain join leaves the order to the planner, which on tables analyzed while they were nearly empty would rather go

@@ -70,7 +70,7 @@ async def verify(
         yield await _run(connection, name, tenant_id, shard)
     if deep:
         faults = await outbox_faults(connection, shard)
-        yield _check(OUTBOX_CHECK, len(faults), faults, _OUTBOX_PROMISE)
+        yield check_of(OUTBOX_CHECK, faults, _OUTBOX_PROMISE)
 
 
 async def _run(connection: AsyncConnection, name: str, tenant_id: str | None, shard: int | None) -> Check:
@@ -81,6 +81,11 @@ async def _run(connection: AsyncConnection, name: str, tenant_id: str | None, sh
     )
     faults = found.all()
     return _check(name, faults[0].faults if faults else 0, [row.fault for row in faults], promise)
+
+
+def check_of(name: str, faults: Sequence[str], promise: str) -> Check:
+    """A check of which all faults are known; without any its detail is what it promises."""
+    return _check(name, len(faults), faults, promise)
 
 
 def _check(name: str, rows: int, faults: Sequence[str], promise: str) -> Check:
