@@ -12,14 +12,16 @@ SOURCES := consumers domain schemas infra tests
 # In this order, what fails fastest first. Benchmarks are no tests: make bench.
 TESTS := $(wildcard tests/unit tests/property tests/integration tests/faults tests/acceptance)
 
-.PHONY: help demo test fuzz bench lint format lock upgrade clean
+.PHONY: help demo test fuzz mutants bench lint format lock upgrade clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     a week of a small marketplace, from Kafka through the ledger and out again"
 	@echo "make test     format, lint, types, layers, and all tests, against a real Kafka and a real Postgres"
 	@echo "make fuzz     a million records for the parsers (make fuzz ARGS=\"--records 10000 --seed 7\")"
+	@echo "make mutants  change domain/ in one place after the other: a test must notice each (ARGS=\"posting --sample 50\")"
 	@echo "make bench    how fast it is on this machine (one part: make bench ARGS=\"--only pipe\")"
+	@echo "make faults   attack a ledger under load, and say what was lost or doubled (ARGS=\"--scenario random --minutes 60\")"
 	@echo "make lint     format, lint, types and layers only"
 	@echo "make format   put the code in form"
 	@echo "make lock     pin what pyproject.toml asks for (make upgrade: at the newest versions)"
@@ -35,8 +37,14 @@ test: lint
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
+mutants: $(READY)
+	@$(BIN)/python -m tests.mutation $(ARGS)
+
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+faults: $(READY)
+	@$(BIN)/python -m tests.campaign $(ARGS)
 
 lint: $(READY)
 	@echo "== format" && $(BIN)/ruff format --check $(SOURCES)

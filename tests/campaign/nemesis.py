@@ -6,22 +6,25 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from schemas.topics import READ_TOPICS
 from tests.campaign.fleet import Fleet
 from tests.campaign.proxy import Mode
 from tests.campaign.publisher import Publisher
+from tests.campaign.recovery import Recovery
 from tests.campaign.servers import Servers, until
 
 FROZEN_SECONDS = 12.0
 """Longer than a session with Kafka's group, a Kafka transaction and an idle transaction of Postgres may last."""
 _UP_SECONDS = 60.0
+_NO_SUCH_GROUP = 69
 
 
 @dataclass(slots=True)
@@ -31,8 +34,8 @@ class Nemesis:
     servers: Servers
     fleet: Fleet
     publisher: Publisher
+    recovery: Recovery
     rivals: int = 0
-    lost: list[str] = field(default_factory=list)
 
     # --- processes --------------------------------------------------------------------------------------------------
 
@@ -167,18 +170,34 @@ class Nemesis:
     async def _move_offsets(self, where: str) -> None:
         settings = self.servers.direct
         if where == "none":
-            admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-            await admin.start()
-            try:
-                groups = [settings.group(stream) for stream in READ_TOPICS]
-                await admin.delete_consumer_groups(groups)
-            except KafkaError as fault:
-                print(f"  the groups weren't deleted: {fault!r}")
-            finally:
-                await admin.close()
+            await self._delete_groups([settings.group(stream) for stream in READ_TOPICS])
             return
         for stream in READ_TOPICS:
             await self._commit(stream, to_end=where == "the end")
+
+    async def _delete_groups(self, groups: list[str]) -> None:
+        """Kafka refuses while the dead are members."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers.direct.kafka_bootstrap)
+        await admin.start()
+        try:
+            while groups:
+                answer = await admin._send_request(DeleteGroupsRequest(groups))
+                groups = [group for group, error in answer.results if error not in (0, _NO_SUCH_GROUP)]
+                await asyncio.sleep(0.5)
+        finally:
+            await admin.close()
+
+    async def heal(self) -> None:
+        """Whatever was harmed works again."""
+        for proxy in (self.servers.kafka_proxy, self.servers.postgres_proxy):
+            proxy.set("pass")
+        self.servers.disk.free()
+        for path in ("late", "clock"):
+            (self.fleet.control / path).unlink(missing_ok=True)
+        await asyncio.gather(self.servers.start_kafka(), self.servers.start_postgres())
+        for member in self.fleet.of("worker", "relay", "clock"):
+            self.fleet.send(member, signal.SIGCONT)
+        self.fleet.launch_all()
 
     async def _commit(self, stream: str, *, to_end: bool) -> None:
         """The group must be empty for that: the dead have to time out first."""
@@ -222,6 +241,8 @@ class Nemesis:
             "postgres-kill": self.kill_postgres,
             "kafka-kill": self.kill_kafka,
             "full-disk": self.full_disk,
+            "failover": self.recovery.failover,
+            "restore": self.recovery.restore,
             "offsets": self.offsets,
             "again": self.again,
         }

@@ -156,6 +156,14 @@ class Servers:
     async def start_cluster(self, place: Path, choices: Choices) -> None:
         await asyncio.to_thread(postgres.start, place, choices, progress=_silent)
 
+    def start_standby(self, place: Path, choices: Choices) -> None:
+        """Start a server that follows another: it takes connections some time after this returns."""
+        user = processes.unprivileged_user()
+        cluster = place / "postgres" / "cluster"
+        command: list[str | Path] = [postgres._binaries_for(user) / "postgres", "-D", cluster]
+        command += ["-p", str(choices.postgres_port), "-k", ""]
+        processes.start(command, user=user, cwd=cluster, log=place / "postgres.log", what="a standby")
+
     async def switch_to(self, place: Path, choices: Choices) -> None:
         """From now on Postgres is this one, and the one before is gone for good."""
         old = self.postgres_data
