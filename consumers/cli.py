@@ -39,6 +39,7 @@ _SECTIONS: dict[str, dict[str, Lazy]] = {
         "statement": Lazy("consumers.cli_reads", "statement", "What was posted to an account."),
         "entries": Lazy("consumers.cli_reads", "entries", "Journal entries, in the order of the ledger."),
         "entry": Lazy("consumers.cli_reads", "entry", "One journal entry."),
+        "explain": Lazy("consumers.cli_explain", "explain", "Why an entry or a balance is what it is."),
         "trial-balance": Lazy("consumers.cli_reads", "trial_balance", "All accounts, debits against credits."),
     },
     "Look after it": {
