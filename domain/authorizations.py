@@ -8,7 +8,7 @@ from datetime import datetime
 
 from domain.accounts import PLATFORM_CASH, Account
 from domain.authorization_states import Act, Happening, next_step
-from domain.books import Books
+from domain.books import NOT_OPENED, Books
 from domain.deciding import Verdict, find_lines, judge
 from domain.events import Applied, Command, Event, Outcome, Rejected
 from domain.keys import Key, natural_key
@@ -85,6 +85,9 @@ class _CardPayment(Command):
             return applied
         authorization.authorized = amount
         if account is not None:
+            if account.account_id is NOT_OPENED:
+                # An advice of 0 moves nothing on the account that it names; later events may.
+                books.open_account(account, 1)
             authorization.account_id = account.account_id
         authorization.expires_at = self.expires_at or event.occurred_at + books.hold_expiry
         return applied
