@@ -8,7 +8,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import asyncpg
@@ -150,15 +150,7 @@ async def _run_roles(
     announcer = Announcer(pool)
     ledger = Ledger(
         pool,
-        LedgerRules(
-            shards=settings.shards,
-            partitions={name: counts[settings.topic(name)] for name in OUTPUT_TOPICS},
-            value_bytes_max={name: TOPICS[name].max_message_bytes for name in OUTPUT_TOPICS},
-            registered_only=settings.tenants == "registered",
-            patience_seconds=settings.parking_patience,
-            accounts_cached_max=settings.accounts_cached_max,
-            group=settings.group_id,
-        ),
+        ledger_rules(settings, {name: counts[settings.topic(name)] for name in OUTPUT_TOPICS}),
         read_command,
         committed=wakeups.notify if "relay" in roles else announcer.announce,
     )
@@ -176,6 +168,19 @@ async def _run_roles(
         work.append(announcer.run(stop))
     work.append(_say_ready(joined, ready, stop))
     await _all_until_stop(work, stop)
+
+
+def ledger_rules(settings: Settings, partitions: Mapping[str, int]) -> LedgerRules:
+    """What the settings say of the ledger; `partitions` of the output topics by their short names."""
+    return LedgerRules(
+        shards=settings.shards,
+        partitions=partitions,
+        value_bytes_max={name: TOPICS[name].max_message_bytes for name in OUTPUT_TOPICS},
+        registered_only=settings.tenants == "registered",
+        patience_seconds=settings.parking_patience,
+        accounts_cached_max=settings.accounts_cached_max,
+        group=settings.group_id,
+    )
 
 
 async def _topics(settings: Settings, stop: asyncio.Event) -> dict[str, int]:

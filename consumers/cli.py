@@ -45,6 +45,8 @@ _SECTIONS: dict[str, dict[str, Lazy]] = {
     "Look after it": {
         "verify": Lazy("consumers.cli_operations", "verify", "Prove the books."),
         "recover": Lazy("consumers.cli_recover", "recover", "After a database was restored: a new epoch."),
+        "replay": Lazy("consumers.cli_replay", "replay", "Inputs once more, or the journal into an empty database."),
+        "republish": Lazy("consumers.cli_republish", "republish", "Publish again what was published before."),
         "digest": Lazy("consumers.cli_digest", "digest", "One hash of all that the ledger knows."),
         "lag": Lazy("consumers.cli_operations", "lag", "What is still to be read and to be published."),
         "rejections": Lazy("consumers.cli_outcomes", "rejections", "Events that were refused, and why."),

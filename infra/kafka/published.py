@@ -23,8 +23,10 @@ class Place(NamedTuple):
 
 
 def place_of(record: ConsumerRecord) -> Place | None:
-    """The place that an output's headers say; None for a record that is no output of ours."""
+    """The place that an output's headers say; None for a record that is no output of ours, or one published again."""
     headers = dict(record.headers)
+    if "ledger-replay" in headers:
+        return None
     try:
         return Place(*(int(headers[name]) for name in ("ledger-epoch", "ledger-shard", "ledger-seq")))
     except (KeyError, TypeError, ValueError):

@@ -101,17 +101,11 @@ class Transaction:
 
     def _append_all(self, outputs: list[Output], seq: int, timestamp_ms: int) -> int:
         """Append outputs that follow one another; returns the seq after them."""
-        epoch: Header = ("ledger-epoch", b"%d" % self.epoch)
-        shard: Header = ("ledger-shard", b"%d" % self.shard)
+        epoch, shard = _epoch_and_shard(self.epoch, self.shard)
         names = [self.settings.topic(name) for name in TOPICS]
-        for topic, kind, partition, key, traceparent, own_headers, value in outputs:
-            place = (epoch, shard, ("ledger-seq", b"%d" % seq))
-            if kind == DEAD_LETTER:
-                headers = [*own_headers, *place]
-            else:
-                headers = [_CONTENT_TYPE, _TYPE_HEADERS[kind], *place, *own_headers]
-                if traceparent is not None:
-                    headers.append(("traceparent", traceparent))
+        for output in outputs:
+            topic, _, partition, key, _, _, value = output
+            headers = _headers(output, epoch, shard, seq)
             self._append(names[topic], partition, timestamp_ms, key, value, headers)
             seq += 1
         return seq
@@ -134,6 +128,26 @@ class Transaction:
             queue[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
         self.counts[topic] = self.counts.get(topic, 0) + 1
         self.bytes_packed += len(key or b"") + len(value or b"")
+
+
+def headers_of(output: Output, *, epoch: int, shard: int, seq: int) -> list[Header]:
+    """The headers of an output on its topic."""
+    return _headers(output, *_epoch_and_shard(epoch, shard), seq)
+
+
+def _epoch_and_shard(epoch: int, shard: int) -> tuple[Header, Header]:
+    return ("ledger-epoch", b"%d" % epoch), ("ledger-shard", b"%d" % shard)
+
+
+def _headers(output: Output, epoch: Header, shard: Header, seq: int) -> list[Header]:
+    _, kind, _, _, traceparent, own_headers, _ = output
+    place = (epoch, shard, ("ledger-seq", b"%d" % seq))
+    if kind == DEAD_LETTER:
+        return [*own_headers, *place]
+    headers = [_CONTENT_TYPE, _TYPE_HEADERS[kind], *place, *own_headers]
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent))
+    return headers
 
 
 def _in_turns(shard: int, row: OutboxRow) -> Iterator[list[Output]]:
