@@ -1,5 +1,8 @@
 """A campaign from its beginning to its verdict."""
 
+# Small files of the campaign's own, and looking again: nothing here waits for anybody.
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC240
+
 from __future__ import annotations
 
 import asyncio
@@ -60,6 +63,7 @@ class Campaign:
         self.rates: list[tuple[float, bool]] = []
         self._begin = time.monotonic()
         self._harmed = False
+        self._unread = 0
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self._begin:7.1f} s  {text}", flush=True)
@@ -105,6 +109,7 @@ class Campaign:
             self.say("judging")
             verdict = await judge(self.servers.direct, plan.seed, notes_file, nemesis.recovery.lost)
             verdict.faults += drained + fleet.ended
+            verdict.read_on = self._unread == 0
             self._tell(verdict)
             return verdict
         finally:
@@ -150,6 +155,7 @@ class Campaign:
 
         def tell(rest: Rest) -> None:
             nonlocal last
+            self._unread = rest.unread
             if time.monotonic() - last > _LOOK_SECONDS:
                 last = time.monotonic()
                 self.say(f"still to be read {rest.unread:,}, to be published {rest.unrelayed:,}")
