@@ -30,8 +30,10 @@ from infra.postgres.engine import SERVER_SETTINGS
 from infra.postgres.load import Connection, ReadCommand
 from infra.records import DeadLetter, InputRecord, Origin
 from infra.settings import SettingsError
+from schemas import canonical
 from schemas.fingerprint import _fingerprinter
 from schemas.registry import EVENT_TYPES
+from schemas.wire import RESOLUTION
 
 PAGE_ROWS = 4_000
 _NO_TENANT = str(RejectionCode.TENANT_NOT_FOUND)
@@ -175,7 +177,7 @@ class Rebuilder(Ledger):
         try:
             command = self._read_command(row["type"], data)
             if row["type"] in EVENT_TYPES:
-                taken = _fingerprinter(row["type"]).take(jiter.from_json(data), data)
+                taken = _fingerprint(row["type"], data)
                 if taken != row["fingerprint"]:
                     raise ValueError(f"its fingerprint is {taken}, recorded is {row['fingerprint']}")
         except Exception as fault:
@@ -235,6 +237,14 @@ class Rebuilder(Ledger):
             f"shard {self._shard}, seq {seq}: {what}; the journal was damaged, or was written by another version or "
             "with other settings"
         ) from fault
+
+
+def _fingerprint(type_name: str, data: bytes) -> int:
+    """The fingerprint of what was published: what the resolvers answered is no part of it."""
+    fields = jiter.from_json(data)
+    if fields.pop(RESOLUTION, None) is not None:
+        data = canonical.dump(fields)
+    return _fingerprinter(type_name).take(fields, data)
 
 
 def _difference(row: asyncpg.Record, handled: Handled) -> str | None:

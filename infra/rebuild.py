@@ -97,6 +97,7 @@ def rules_of(settings: Settings, plan: Plan) -> LedgerRules:
         value_bytes_max={name: TOPICS[name].max_message_bytes for name in OUTPUTS},
         registered_only=settings.tenants == "registered",
         patience_seconds=settings.parking_patience,
+        hold_expiry_seconds=settings.hold_expiry,
         accounts_cached_max=settings.accounts_cached_max * settings.shards,
         group=settings.group_id,
     )

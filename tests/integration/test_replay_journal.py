@@ -21,8 +21,10 @@ from infra.records import DeadLetter, InputRecord
 from infra.recover_outbox import move_outputs
 from infra.settings import Settings
 from tests.coherence import assert_coherent
+from tests.fixtures.cards import OWNER
 from tests.fixtures.desk import TOPIC_ID, Desk, again, envelope, lone_desk, payment, post, refund
 from tests.fixtures.programs import _MAIN, environment_of
+from tests.integration.test_cards import asked, later, opened
 
 __all__ = ["lone_desk"]
 
@@ -116,6 +118,35 @@ async def test_the_rebuilt_ledger_is_the_same(lone_desk: Desk, ledger_settings: 
         await connection.close()
     # Nothing is left to do, and doing it again changes nothing.
     assert await rebuild(lone_desk, ledger_settings, into) == same
+
+
+async def test_card_payments_are_rebuilt_from_what_the_resolvers_answered_then(
+    lone_desk: Desk, ledger_settings: Settings, into: str
+) -> None:
+    ends = (lone_desk.now + timedelta(days=1)).isoformat()
+    held = {"account": "wallet", "amount": 100, "currency": "EUR", "direction": "out"}
+    for document in (
+        *opened(),
+        asked("x1", account="wallet"),
+        asked("x2", 500),
+        asked("x3", 5, advice=True),
+        later("captured", "x1", amount=70),
+        later("refunded", "x1", amount=20),
+        later("released", "x4", reason="cancelled"),
+        later("confirmed", "x5"),
+        asked("ends", 10, expires_at=ends),
+        envelope("hold.created.v1", hold_id="h1", expires_at=ends, **held),
+        envelope("hold.created.v1", hold_id="h2", **held),
+        envelope("hold.captured.v1", hold_id="h2", amount=30),
+        envelope("hold.voided.v1", hold_id="h2"),
+    ):
+        await lone_desk.apply(document)
+    # The data that the resolvers read are others by now.
+    await lone_desk.apply(envelope("card.unassign.v1", card_id="c1", owner_type="employee", owner_ref=OWNER))
+    lone_desk.now += timedelta(days=2)
+    assert await lone_desk.ledger.expire_holds(await lone_desk.shard()) > 0
+    same = await rebuild(lone_desk, ledger_settings, into)
+    assert {"holds", "authorizations", "lines_of_credit"} <= same.keys()
 
 
 async def test_a_rebuild_that_was_killed_goes_on(lone_desk: Desk, ledger_settings: Settings, into: str) -> None:
