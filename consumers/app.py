@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 from aiokafka.errors import KafkaError
 
-from consumers import commands, disputes, payments, payouts, refunds, transfers
+from consumers import authorizations, commands, disputes, payments, payouts, refunds, transfers
 from consumers.clock import run_clock
 from consumers.translate import read_command, translator
 from infra.kafka.connection import check_libraries, wait_for_kafka
@@ -26,7 +26,9 @@ from infra.ledger import Ledger, LedgerRules
 from infra.patience import Patience, sleep_unless
 from infra.postgres.engine import check_database, open_pool
 from infra.postgres.errors import TransientError, ours
+from infra.postgres.load_credit import credit_reader
 from infra.postgres.migrate import migrate
+from infra.resolvers.resolving import Resolvers
 from infra.settings import Settings, SettingsError
 from infra.telemetry import Progress, configure_logging
 from schemas.topics import OUTPUT_TOPICS, TOPICS
@@ -34,7 +36,7 @@ from schemas.topics import OUTPUT_TOPICS, TOPICS
 log = logging.getLogger(__name__)
 
 ROLES = frozenset({"worker", "relay", "clock"})
-STREAMS = (payments, refunds, transfers, payouts, disputes, commands)
+STREAMS = (payments, refunds, transfers, payouts, disputes, authorizations, commands)
 PROGRESS_SECONDS = 10.0
 
 
@@ -146,6 +148,37 @@ async def _run_roles(
     counts = await _topics(settings, stop)
     if stop.is_set():
         return
+    async with _resolvers(settings, pool, wanted="worker" in roles) as resolvers:
+        await _all_until_stop(_work(settings, roles, pool, counts, resolvers, ready, stop), stop)
+
+
+@contextlib.asynccontextmanager
+async def _resolvers(settings: Settings, pool: asyncpg.Pool, *, wanted: bool) -> AsyncIterator[Resolvers]:
+    """The resolvers that the settings name, ready where they are wanted. Raises: SettingsError."""
+    resolvers = Resolvers(
+        credit_reader(pool),
+        categories=settings.expense_category_resolver,
+        lines=settings.line_of_credit_resolver,
+        budget=settings.resolver_timeout,
+    )
+    if wanted:
+        await resolvers.start()
+    try:
+        yield resolvers
+    finally:
+        await resolvers.close()
+
+
+def _work(
+    settings: Settings,
+    roles: frozenset[str],
+    pool: asyncpg.Pool,
+    counts: Mapping[str, int],
+    resolvers: Resolvers,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+) -> list[Coroutine[Any, Any, None]]:
+    """All that these roles do at the same time."""
     wakeups = RelayWakeups()
     announcer = Announcer(pool)
     ledger = Ledger(
@@ -153,6 +186,7 @@ async def _run_roles(
         ledger_rules(settings, {name: counts[settings.topic(name)] for name in OUTPUT_TOPICS}),
         read_command,
         committed=wakeups.notify if "relay" in roles else announcer.announce,
+        resolve=resolvers.resolve,
     )
     work: list[Coroutine[Any, Any, None]] = [_watch_kafka(settings, stop)]
     joined = asyncio.Event()
@@ -167,7 +201,7 @@ async def _run_roles(
     if "relay" not in roles:
         work.append(announcer.run(stop))
     work.append(_say_ready(joined, ready, stop))
-    await _all_until_stop(work, stop)
+    return work
 
 
 def ledger_rules(settings: Settings, partitions: Mapping[str, int]) -> LedgerRules:
@@ -178,6 +212,7 @@ def ledger_rules(settings: Settings, partitions: Mapping[str, int]) -> LedgerRul
         value_bytes_max={name: TOPICS[name].max_message_bytes for name in OUTPUT_TOPICS},
         registered_only=settings.tenants == "registered",
         patience_seconds=settings.parking_patience,
+        hold_expiry_seconds=settings.hold_expiry,
         accounts_cached_max=settings.accounts_cached_max,
         group=settings.group_id,
     )

@@ -38,9 +38,12 @@ def migrate() -> None:
 @click.command("verify")
 @click.option("--tenant", metavar="T", help="Only this tenant, and what its shard has in common.")
 @click.option("--deep", is_flag=True, help="Read every output, in the outbox and on its topic, too.")
+@click.option("--rebuild", is_flag=True, help="Build it again from its journal beside itself, too; with no worker up.")
 @json_option
-def verify(tenant: str | None, deep: bool, json_wanted: bool) -> None:
+def verify(tenant: str | None, deep: bool, rebuild: bool, json_wanted: bool) -> None:
     """Prove the books: recompute everything from the journal. Ends 1 if a check fails."""
+    if rebuild and tenant is not None:
+        raise click.UsageError("--rebuild is of the whole ledger; leave --tenant out")
 
     checks: list[Check] = []
 
@@ -59,6 +62,11 @@ def verify(tenant: str | None, deep: bool, json_wanted: bool) -> None:
             click.echo(as_json(check))
 
     ask(answer)
+    if rebuild:
+        from consumers.translate import read_command
+        from infra.verify_rebuild import rebuild_check
+
+        note(asyncio.run(rebuild_check(settings_of_command(), read_command)))
     faults = sum(not check["ok"] for check in checks)
     if not json_wanted:
         rows = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from consumers import commands, disputes, payments, payouts, refunds, transfers
+from consumers import authorizations, commands, credit, disputes, payments, payouts, refunds, transfers
 from domain.administration import TenantCreate
 from domain.events import Command, Event
 from domain.expiry import EXPIRY_TYPE
@@ -21,7 +21,9 @@ TRANSLATIONS: Mapping[str, Callable[[Any], Command]] = MappingProxyType(
         **transfers.TRANSLATIONS,
         **payouts.TRANSLATIONS,
         **disputes.TRANSLATIONS,
+        **authorizations.TRANSLATIONS,
         **commands.TRANSLATIONS,
+        **credit.TRANSLATIONS,
     }
 )
 """By the type of the event."""

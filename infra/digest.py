@@ -50,7 +50,7 @@ async def table_digests(connection: AsyncConnection) -> AsyncIterator[TableDiges
     """
     for setting in _SESSION:
         await connection.execute(text(setting))
-    for table, columns in (await _tables(connection)).items():
+    for table, columns in (await compared_columns(connection)).items():
         row = ", ".join(f'"{column}"' for column in columns)
         found = await connection.execute(
             text(
@@ -66,7 +66,8 @@ async def table_digests(connection: AsyncConnection) -> AsyncIterator[TableDiges
         yield {"table": table, "rows": rows, "digest": digest}
 
 
-async def _tables(connection: AsyncConnection) -> dict[str, list[str]]:
+async def compared_columns(connection: AsyncConnection) -> dict[str, list[str]]:
+    """The columns of each table that are in."""
     tables: dict[str, list[str]] = {}
     for table, column in await connection.execute(text(_COLUMNS)):
         out = OUT.get(table)

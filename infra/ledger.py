@@ -31,9 +31,11 @@ from infra.postgres import load, save
 from infra.postgres.errors import UndecidableError, UnstorableError, ours
 from infra.postgres.load import Connection, FirstLook, ReadCommand, ShardState
 from infra.postgres.load_cards import load_expired
+from infra.postgres.load_credit import credit_reader
 from infra.postgres.save_cards import save_cards
 from infra.postgres.transaction import shard_locked
 from infra.records import DeadLetter, OffsetSwap, Origin
+from infra.resolvers.resolving import Resolvers
 from schemas.fingerprint import differing_fields
 from schemas.wire import printable
 
@@ -127,6 +129,10 @@ Chooser = Callable[[Connection, Books, FirstLook], Awaitable[Decided]]
 """Loads what is to be decided, and decides it."""
 
 
+Resolve = Callable[[Sequence[Event], int], Awaitable[None]]
+"""Gives the card payments among the events of a shard what the resolvers answer. Raises: TransientError."""
+
+
 class Ledger:
     """Applies events to the books of its shards, each at most once.
 
@@ -141,13 +147,15 @@ class Ledger:
         *,
         committed: Callable[[int], None] = lambda shard: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        resolve: Resolve | None = None,
     ) -> None:
-        """`committed(shard)` is called after each commit that has outputs."""
+        """`committed(shard)` is called after each commit that has outputs; `resolve`: by default as the data say."""
         self._pool = pool
         self._rules = rules
         self._read_command = read_command
         self._committed = committed
         self._clock = clock
+        self._resolve = resolve or Resolvers(credit_reader(pool)).resolve
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._memories: dict[int, _Memory] = {}
         self._tenant_shards: dict[str, int] = {}
@@ -206,6 +214,8 @@ class Ledger:
         Writes: every table but `relayed`, in one database transaction (more only after something was unstorable).
         Raises: TransientError (try the whole batch again), OffsetMovedError, TenantMovedError.
         """
+        # Before anything is locked: custom code may be asked.
+        await self._resolve(events, shard)
         async with self._turns[shard]:
             result = BatchResult()
             try:

@@ -45,6 +45,9 @@ class Settings:
     tenants: TenantsMode = "open"
     parking_patience: float = 86_400.0
     hold_expiry: float = 604_800.0
+    expense_category_resolver: str | None = None
+    line_of_credit_resolver: str | None = None
+    resolver_timeout: float = 0.05
     batch_rows_max: int = 1_000
     batch_timeout_ms: int = 10
     batch_seconds_max: float = 0.5
@@ -98,12 +101,18 @@ _MINIMUM: dict[str, float] = {
     "batch_rows_max": 1,
     "batch_timeout_ms": 1,
     "parking_patience": 1,
+    "resolver_timeout": 0.001,
     "database_pool_max": 2,
     "partition_rows": 1_000,
     "kafka_replication_factor": 1,
     "relay_transaction_rows_max": 1,
 }
-_MAXIMUM: dict[str, float] = {"shards": 1_024, "batch_rows_max": 10_000, "kafka_replication_factor": 9}
+_MAXIMUM: dict[str, float] = {
+    "shards": 1_024,
+    "batch_rows_max": 10_000,
+    "kafka_replication_factor": 9,
+    "resolver_timeout": 60,
+}
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:

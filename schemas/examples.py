@@ -16,6 +16,22 @@ _CUSTOMER = "00010002-0000-8000-8000-00a400000002"
 _FEES = "00010002-0000-8000-8000-00a400000003"
 _CAUSE = {"type": "payment.captured.v1", "id": "evt-1001", "source": "https://psp.example"}
 _AUTHORIZATION = {"provider": "issuer", "external_id": "auth-77"}
+_CARD_PAYMENT = {
+    "amount": 6000,
+    "currency": "EUR",
+    "card_id": "card-8",
+    "merchant": {
+        "merchant_id": "mer-3",
+        "acquirer_id": "acq-1",
+        "mcc": "5812",
+        "name": "Chez Louise",
+        "country": "FRA",
+        "postal_code": "75011",
+        "city": "Paris",
+    },
+    "account": "card:8",
+}
+_OWNER = {"owner_type": "employee", "owner_ref": "3f0c6f1e-8f6f-4c39-9a3e-5d1f7c1b2a44"}
 _AUTHORIZATION_CAUSE = {"type": "authorization.requested.v1", "id": "evt-1077", "source": "https://issuer.example"}
 
 
@@ -62,6 +78,29 @@ _INPUTS: dict[str, dict[str, Any]] = {
     "dispute.won.v1": {"dispute_id": "dp_5001", "outcome_id": "1", "amount": 2000},
     "dispute.lost.v1": {"dispute_id": "dp_5001", "outcome_id": "2", "charge_to": "platform"},
     "dispute.reopened.v1": {"dispute_id": "dp_5001", "reopening_id": "1", "amount": 2000, "fees": 1500},
+    "hold.created.v1": {
+        "hold_id": "hold_6001",
+        "account": "wallet:42",
+        "amount": 5000,
+        "currency": "EUR",
+        "direction": "out",
+        "expires_at": "2026-03-08T09:30:00Z",
+    },
+    "hold.adjusted.v1": {"hold_id": "hold_6001", "adjustment_id": "1", "amount": 6000},
+    "hold.captured.v1": {"hold_id": "hold_6001", "amount": 2500, "final": False, "capture_id": "1"},
+    "hold.voided.v1": {"hold_id": "hold_6001"},
+    "authorization.requested.v1": {
+        **_AUTHORIZATION,
+        **_CARD_PAYMENT,
+        "partial_approval": True,
+        "respond_by": "2026-03-01T09:30:02Z",
+    },
+    "authorization.advised.v1": {**_AUTHORIZATION, **_CARD_PAYMENT},
+    "authorization.confirmed.v1": {**_AUTHORIZATION, "event_id": "1"},
+    "authorization.adjusted.v1": {**_AUTHORIZATION, "event_id": "2", "amount": 7200},
+    "authorization.captured.v1": {**_AUTHORIZATION, "event_id": "3", "amount": 4500},
+    "authorization.refunded.v1": {**_AUTHORIZATION, "event_id": "4", "amount": 1200},
+    "authorization.released.v1": {**_AUTHORIZATION, "event_id": "5", "reason": "cancelled"},
     "account.create.v1": {
         "name": "wallet:42",
         "type": "liability",
@@ -82,6 +121,23 @@ _INPUTS: dict[str, dict[str, Any]] = {
     },
     "entry.reverse.v1": {"entry_id": _ENTRY, "description": "Posted twice by hand"},
     "period.close.v1": {"through": "2026-02-28"},
+    "expense_category.create.v1": {
+        "code": "meals",
+        "name": "Meals",
+        "match": [{"mccs": ["5811-5814"], "countries": ["FRA", "BEL"]}],
+    },
+    "line_of_credit.create.v1": {
+        "line_of_credit_id": "line-12",
+        **_OWNER,
+        "expense_category": "meals",
+        "currency": "EUR",
+        "credits_limit": 50000,
+    },
+    "line_of_credit.set_limit.v1": {"line_of_credit_id": "line-12", "credits_limit": 60000},
+    "line_of_credit.reset.v1": {"line_of_credit_id": "line-12", "credits_limit": 50000, "expensed_credits": 0},
+    "line_of_credit.terminate.v1": {"line_of_credit_id": "line-12"},
+    "card.assign.v1": {"card_id": "card-8", **_OWNER},
+    "card.unassign.v1": {"card_id": "card-8", **_OWNER},
     "tenant.create.v1": {"shard": 2},
 }
 

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from schemas.authorizations import (
+    AuthorizationAdjustedV1,
+    AuthorizationAdvisedV1,
+    AuthorizationCapturedV1,
+    AuthorizationConfirmedV1,
+    AuthorizationRefundedV1,
+    AuthorizationReleasedV1,
+    AuthorizationRequestedV1,
+    JournaledAdviceV1,
+    JournaledRequestV1,
+)
 from schemas.commands import (
     AccountCloseV1,
     AccountCreateV1,
@@ -16,8 +27,18 @@ from schemas.commands import (
     PeriodCloseV1,
     TenantCreateV1,
 )
+from schemas.credit import (
+    CardAssignV1,
+    CardUnassignV1,
+    ExpenseCategoryCreateV1,
+    LineOfCreditCreateV1,
+    LineOfCreditResetV1,
+    LineOfCreditSetLimitV1,
+    LineOfCreditTerminateV1,
+)
 from schemas.disputes import DisputeLostV1, DisputeOpenedV1, DisputeReopenedV1, DisputeWonV1
 from schemas.fields import Wire
+from schemas.holds import HoldAdjustedV1, HoldCapturedV1, HoldCreatedV1, HoldVoidedV1
 from schemas.outputs import (
     AuthorizationChangedV1,
     AuthorizationDecidedV1,
@@ -80,6 +101,7 @@ def family_of(event_type: str) -> str:
     return event_type.rpartition(".v")[0] or event_type
 
 
+_LATER = "authorization:{provider}:{external_id}:{event_id}"
 _TYPES = (
     EventType("payment.captured.v1", "payments", PaymentCapturedV1, "fact", "payment:{payment_id}:{capture_id}"),
     EventType("refund.succeeded.v1", "refunds", RefundSucceededV1, "fact", "refund:{refund_id}"),
@@ -96,12 +118,46 @@ _TYPES = (
     EventType(
         "dispute.reopened.v1", "disputes", DisputeReopenedV1, "fact", "dispute_reopened:{dispute_id}:{reopening_id}"
     ),
+    EventType("hold.created.v1", "authorizations", HoldCreatedV1, "request", "hold:{hold_id}"),
+    EventType("hold.adjusted.v1", "authorizations", HoldAdjustedV1, "request", "adjust:{hold_id}:{adjustment_id}"),
+    EventType("hold.captured.v1", "authorizations", HoldCapturedV1, "request", "capture:{hold_id}:{capture_id}"),
+    EventType("hold.voided.v1", "authorizations", HoldVoidedV1, "request", "void:{hold_id}"),
+    EventType(
+        "authorization.requested.v1",
+        "authorizations",
+        AuthorizationRequestedV1,
+        "request",
+        "authorization:{provider}:{external_id}",
+        resolved=JournaledRequestV1,
+    ),
+    EventType(
+        "authorization.advised.v1",
+        "authorizations",
+        AuthorizationAdvisedV1,
+        "fact",
+        "authorization_advice:{provider}:{external_id}",
+        resolved=JournaledAdviceV1,
+    ),
+    EventType("authorization.confirmed.v1", "authorizations", AuthorizationConfirmedV1, "fact", _LATER),
+    EventType("authorization.adjusted.v1", "authorizations", AuthorizationAdjustedV1, "fact", _LATER),
+    EventType("authorization.captured.v1", "authorizations", AuthorizationCapturedV1, "fact", _LATER),
+    EventType("authorization.refunded.v1", "authorizations", AuthorizationRefundedV1, "fact", _LATER),
+    EventType("authorization.released.v1", "authorizations", AuthorizationReleasedV1, "fact", _LATER),
     EventType("account.create.v1", "commands", AccountCreateV1, "create", "account:{name}"),
     EventType("account.update.v1", "commands", AccountUpdateV1, "request"),
     EventType("account.close.v1", "commands", AccountCloseV1, "request"),
     EventType("entry.post.v1", "commands", EntryPostV1, "request"),
     EventType("entry.reverse.v1", "commands", EntryReverseV1, "request", "reverse:{entry_id}"),
     EventType("period.close.v1", "commands", PeriodCloseV1, "request"),
+    EventType("expense_category.create.v1", "commands", ExpenseCategoryCreateV1, "create", "expense_category:{code}"),
+    EventType(
+        "line_of_credit.create.v1", "commands", LineOfCreditCreateV1, "create", "line_of_credit:{line_of_credit_id}"
+    ),
+    EventType("line_of_credit.set_limit.v1", "commands", LineOfCreditSetLimitV1, "request"),
+    EventType("line_of_credit.reset.v1", "commands", LineOfCreditResetV1, "request"),
+    EventType("line_of_credit.terminate.v1", "commands", LineOfCreditTerminateV1, "request"),
+    EventType("card.assign.v1", "commands", CardAssignV1, "request"),
+    EventType("card.unassign.v1", "commands", CardUnassignV1, "request"),
     EventType("tenant.create.v1", "commands", TenantCreateV1, "create", "tenant:{tenantid}"),
 )
 

@@ -74,7 +74,7 @@ _TOPICS = (
     _input("payouts", "Payouts to merchants that were paid or failed."),
     _input("disputes", "Disputes, from their opening to what came of them."),
     _input("authorizations", "Holds, and card payments that ask whether they may go ahead."),
-    _input("commands", "Requests: accounts, entries, periods, tenants."),
+    _input("commands", "Requests: accounts, entries, periods, categories, lines of credit, cards, tenants."),
     _output(
         "balances",
         "The balance of an account in a currency after each event; compacted to the last of each.",

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from tests.model_cards import CardBook
+
 Event = dict[str, Any]
 Leg = tuple[str, str, int]  # account, currency, amount
 
@@ -21,8 +23,14 @@ CASH, FEES, HELD = "platform:cash", "platform:fees", "platform:disputes_held"
 DISPUTE_FEES, LOSSES = "platform:dispute_fees", "platform:dispute_losses"
 RESERVED = {CASH: "asset", FEES: "revenue", HELD: "asset", DISPUTE_FEES: "expense", LOSSES: "expense"}
 PREFIXES = {"customer_balance:": "liability", "merchant_settlement:": "liability"}
-DEFAULTS = {"fees": 0, "cash_account": CASH, "charge_to": "customer"}
-TAKEN = {"account.create.v1": "account_exists", "tenant.create.v1": "tenant_exists"}
+DEFAULTS = {"fees": 0, "cash_account": CASH, "charge_to": "customer", "direction": "in", "final": True}
+DEFAULTS |= {"force_post": False, "partial_approval": False, "match": []}
+TAKEN = {
+    "account.create.v1": "account_exists",
+    "tenant.create.v1": "tenant_exists",
+    "expense_category.create.v1": "expense_category_exists",
+    "line_of_credit.create.v1": "line_of_credit_exists",
+}
 BREACHES = [
     "currency_mismatch",
     "account_frozen",
@@ -46,6 +54,19 @@ NATURAL = {
     "account.create.v1": ("account", "name"),
     "entry.reverse.v1": ("reverse", "entry_id"),
     "tenant.create.v1": ("tenant",),
+    "hold.created.v1": ("hold", "hold_id"),
+    "hold.adjusted.v1": ("adjust", "hold_id", "adjustment_id"),
+    "hold.captured.v1": ("capture", "hold_id", "capture_id"),
+    "hold.voided.v1": ("void", "hold_id"),
+    "authorization.requested.v1": ("authorization", "external_id"),
+    "authorization.advised.v1": ("authorization_advice", "external_id"),
+    "authorization.confirmed.v1": ("authorization", "external_id", "event_id"),
+    "authorization.adjusted.v1": ("authorization", "external_id", "event_id"),
+    "authorization.captured.v1": ("authorization", "external_id", "event_id"),
+    "authorization.refunded.v1": ("authorization", "external_id", "event_id"),
+    "authorization.released.v1": ("authorization", "external_id", "event_id"),
+    "expense_category.create.v1": ("expense_category", "code"),
+    "line_of_credit.create.v1": ("line_of_credit", "line_of_credit_id"),
 }
 
 
@@ -61,14 +82,17 @@ class Waits(Exception):  # noqa: N818
 
 
 def is_fact(event: Event) -> bool:
-    return event["type"].split(".")[0] in ("payment", "refund", "transfer", "payout", "dispute")
+    family, what = event["type"].split(".")[:2]
+    if family == "authorization":
+        return bool(what != "requested")
+    return family in ("payment", "refund", "transfer", "payout", "dispute")
 
 
 def fingerprint(event: Event) -> str:
     data = {
         name: value
         for name, value in event["data"].items()
-        if name not in ("description", "metadata", "failure_code") and DEFAULTS.get(name) != value
+        if name not in ("description", "metadata", "failure_code", "respond_by") and DEFAULTS.get(name) != value
     }
     return json.dumps([event["type"].rsplit(".", 1)[0], data], sort_keys=True)
 
@@ -88,10 +112,13 @@ def type_of_name(name: str) -> str | None:
     return RESERVED.get(name) or next((kind for prefix, kind in PREFIXES.items() if name.startswith(prefix)), None)
 
 
-class Book:
+class Book(CardBook):
     """The books of one tenant."""
 
+    refuse, wait = Refused, Waits
+
     def __init__(self) -> None:
+        self.start_cards()
         self.exists = False
         self.keys: dict[tuple[Any, ...], str] = {}
         self.accounts: dict[str, dict[str, Any]] = {}
@@ -214,28 +241,42 @@ class Book:
     def _natural(self, account: dict[str, Any], amount: int) -> int:
         return amount if account["type"] in ("asset", "expense") else -amount
 
-    def _net(self, legs: list[Leg]) -> dict[tuple[str, str], int]:
+    def _net(self, legs: list[Leg], moved: dict[tuple[str, str], int] | None = None) -> dict[tuple[str, str], int]:
         net: dict[tuple[str, str], int] = {}
         for name, currency, amount in legs:
             net[name, currency] = net.get((name, currency), 0) + amount
         if any(abs(self.posted[place] + change) > MOST or abs(change) > MOST for place, change in net.items()):
             raise Refused("amount_out_of_range")
+        for name, currency in net.keys() | (moved or {}).keys():
+            after = self.posted[name, currency] + net.get((name, currency), 0)
+            held = self.held[name, currency] + (moved or {}).get((name, currency), 0)
+            natural = self._natural(self._account(name, type_of_name(name) or "liability"), after)
+            if held > MOST or abs(natural - held) > MOST:
+                raise Refused("amount_out_of_range")
         return net
 
-    def _broken(self, net: dict[tuple[str, str], int], effective: datetime) -> list[str]:
+    def _broken(
+        self,
+        net: dict[tuple[str, str], int],
+        effective: datetime,
+        moved: dict[tuple[str, str], int] | None = None,
+    ) -> list[str]:
         broken = set()
-        for (name, currency), change in net.items():
+        moved = moved or {}
+        for name, currency in net.keys() | moved.keys():
+            change, holding = net.get((name, currency), 0), moved.get((name, currency), 0)
             account = self._account(name, type_of_name(name) or "asset")
             after = self._natural(account, self.posted[name, currency] + change)
-            moved = self._natural(account, change)
+            natural = self._natural(account, change)
             floor, ceiling = (self._limit(account[limit], currency) for limit in ("floor", "ceiling"))
             if account["currency"] not in (None, currency):
                 broken.add("currency_mismatch")
             if account["status"] != "active":
                 broken.add(f"account_{account['status']}")
-            if floor is not None and moved < 0 and after < floor:
+            available = after - self.held[name, currency] - holding
+            if floor is not None and natural < holding and available < floor:
                 broken.add("insufficient_balance")
-            if ceiling is not None and moved > 0 and after > ceiling:
+            if ceiling is not None and natural > 0 and after > ceiling:
                 broken.add("balance_over_ceiling")
         if self.closed_through is not None and effective.date() <= self.closed_through:
             broken.add("period_closed")
@@ -244,15 +285,27 @@ class Book:
     def _limit(self, limit: Any, currency: str) -> int | None:
         return limit.get(currency) if isinstance(limit, dict) else limit
 
-    def _fact(self, event: Event, kind: str, legs: list[Leg], **references: str | None) -> None:
+    def _fact(
+        self,
+        event: Event,
+        kind: str,
+        legs: list[Leg],
+        *,
+        moved: dict[tuple[str, str], int] | None = None,
+        late: bool = False,
+        made: str | None = None,
+        **references: str | None,
+    ) -> None:
         legs = [leg for leg in legs if leg[2]]
-        net = self._net(legs)
+        net = self._net(legs, moved)
+        if made is not None:
+            self.accounts[made] = self._account(made, type_of_name(made) or "liability")
         effective = min(instant(event["time"]), self.now)
-        breaches = self._broken(net, effective)
+        breaches = [*(["hold_not_pending"] if late else []), *self._broken(net, effective, moved)]
         if "period_closed" in breaches and self.closed_through is not None:
             after = self.closed_through + timedelta(days=1)
             effective = datetime(after.year, after.month, after.day, tzinfo=UTC)
-        self._record(event, kind, legs, net, effective, breaches, references)
+        self._record(event, kind, legs, net, effective, breaches, references, moved=moved)
 
     def _record(
         self,
@@ -264,10 +317,12 @@ class Book:
         breaches: list[str],
         references: dict[str, str | None],
         reverses: int | None = None,
+        moved: dict[tuple[str, str], int] | None = None,
     ) -> None:
-        for (name, currency), change in net.items():
+        for name, currency in net.keys() | (moved or {}).keys():
             self.accounts.setdefault(name, self._account(name, type_of_name(name) or "asset"))
-            self.posted[name, currency] += change
+            self.posted[name, currency] += net.get((name, currency), 0)
+            self.held[name, currency] += (moved or {}).get((name, currency), 0)
             self.versions[name, currency] += 1
         data = event["data"]
         entry = {
@@ -493,7 +548,8 @@ class Book:
         if account is None:
             raise Refused("account_not_found")
         # Facts may have posted to it since: closing it again is applied all the same.
-        holds = any(amount for (name, _), amount in self.posted.items() if name == data["name"])
+        amounts = [*self.posted.items(), *self.held.items()]
+        holds = any(amount for (name, _), amount in amounts if name == data["name"])
         if holds and account["status"] != "closed":
             raise Refused("account_not_empty")
         account["status"] = "closed"
@@ -552,20 +608,21 @@ class Book:
         *,
         stale: bool = False,
         reverses: int | None = None,
+        moved: dict[tuple[str, str], int] | None = None,
     ) -> None:
         order = [*BREACHES[:3], "version_conflict", "period_closed", "amount_out_of_range", *BREACHES[4:]]
         overflow = None
         try:
-            net = self._net(legs)
+            net = self._net(legs, moved)
         except Refused as refused:
             overflow, net = str(refused), {}
             for name, currency, amount in legs:
                 net[name, currency] = net.get((name, currency), 0) + amount
-        broken = [*self._broken(net, effective), *(["version_conflict"] if stale else []), overflow]
+        broken = [*self._broken(net, effective, moved), *(["version_conflict"] if stale else []), overflow]
         for code in order:
             if code in broken:
                 raise Refused(code)
-        self._record(event, kind, legs, net, effective, [], references, reverses)
+        self._record(event, kind, legs, net, effective, [], references, reverses, moved)
         self._applied(event)
 
     def period_close(self, event: Event, data: Event) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -124,7 +125,7 @@ async def test_card_payments_are_rebuilt_from_what_the_resolvers_answered_then(
     lone_desk: Desk, ledger_settings: Settings, into: str
 ) -> None:
     ends = (lone_desk.now + timedelta(days=1)).isoformat()
-    held = {"account": "wallet", "amount": 100, "currency": "EUR", "direction": "out"}
+    held: dict[str, Any] = {"account": "wallet", "amount": 100, "currency": "EUR", "direction": "out"}
     for document in (
         *opened(),
         asked("x1", account="wallet"),

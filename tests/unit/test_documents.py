@@ -175,6 +175,13 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     *(("entry.post.v1", {"effective_at": bad}) for bad in ("2026-01-01", "1704067200", 1, "2026-01-01T24:00:00Z")),
     *(("entry.post.v1", {"effective_at": bad}) for bad in ("2300-01-01T00:00:00Z", "2026-01-01T00:00:60Z")),
     *(("period.close.v1", {"through": bad}) for bad in ("2026-13-01", "2026-1-1", "1969-12-31", 1)),
+    ("hold.captured.v1", {"final": False}),
+    ("authorization.captured.v1", {"force_post": True}),
+    ("authorization.requested.v1", {"merchant": {"merchant_id": "m"}}),
+    ("authorization.requested.v1", {"resolution": {}}),
+    ("expense_category.create.v1", {"match": [{"mccs": []}]}),
+    ("expense_category.create.v1", {"match": [{"mccs": ["58"]}]}),
+    ("card.assign.v1", {"owner_ref": "42"}),
     *(("tenant.create.v1", {"shard": bad}) for bad in (-1, 32768, "1")),
 ]
 

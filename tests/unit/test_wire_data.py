@@ -12,6 +12,7 @@ from schemas.wire import read, read_journal
 from tests.unit.wire_samples import LEAST, PAYMENT, event, malformed, read_data, record, topic_of
 
 REQUIRED = [(event_type, name) for event_type, data in LEAST.items() for name in data]
+CARD_PAYMENTS = ("authorization.requested.v1", "authorization.advised.v1")
 INTEGERS = [
     ("payment.captured.v1", "amount"),
     ("payment.captured.v1", "fees"),
@@ -25,6 +26,18 @@ INTEGERS = [
     ("dispute.lost.v1", "amount"),
     ("dispute.reopened.v1", "amount"),
     ("dispute.reopened.v1", "fees"),
+    ("hold.created.v1", "amount"),
+    ("hold.adjusted.v1", "amount"),
+    ("hold.captured.v1", "amount"),
+    *((kind, name) for kind in CARD_PAYMENTS for name in ("amount", "hold_amount", "merchant_amount")),
+    ("authorization.adjusted.v1", "amount"),
+    ("authorization.captured.v1", "amount"),
+    ("authorization.refunded.v1", "amount"),
+    ("authorization.released.v1", "amount"),
+    ("line_of_credit.create.v1", "credits_limit"),
+    ("line_of_credit.create.v1", "expensed_credits"),
+    ("line_of_credit.set_limit.v1", "credits_limit"),
+    ("line_of_credit.reset.v1", "expensed_credits"),
 ]
 
 
@@ -91,12 +104,24 @@ IDS = [
     ("dispute.reopened.v1", ["dispute_id", "reopening_id"]),
     ("entry.post.v1", ["payment_id", "refund_id", "transfer_id", "payout_id", "dispute_id"]),
     ("entry.reverse.v1", ["entry_id"]),
+    ("hold.created.v1", ["hold_id", "payment_id"]),
+    ("hold.adjusted.v1", ["hold_id", "adjustment_id"]),
+    ("hold.captured.v1", ["hold_id", "capture_id"]),
+    ("hold.voided.v1", ["hold_id"]),
+    *((kind, ["provider", "external_id", "card_id"]) for kind in CARD_PAYMENTS),
+    ("authorization.confirmed.v1", ["provider", "external_id", "event_id"]),
+    ("expense_category.create.v1", ["code", "name", "reference"]),
+    ("line_of_credit.create.v1", ["line_of_credit_id", "owner_type", "expense_category"]),
+    ("card.assign.v1", ["card_id", "owner_type"]),
 ]
 NAMES = [
     ("payment.captured.v1", ["cash_account"]),
     ("account.create.v1", ["name", "parent"]),
     ("account.update.v1", ["name", "parent"]),
     ("account.close.v1", ["name"]),
+    ("hold.created.v1", ["account"]),
+    ("authorization.requested.v1", ["account"]),
+    ("authorization.captured.v1", ["account"]),
 ]
 TEXTS = [
     *((event_type, name, 200) for event_type, names in IDS for name in names),
@@ -126,7 +151,13 @@ def test_an_unknown_currency_is_left_to_the_domain(currency: str) -> None:
 
 @pytest.mark.parametrize(
     ("event_type", "name"),
-    [("dispute.lost.v1", "charge_to"), ("account.create.v1", "type"), ("account.update.v1", "status")],
+    [
+        ("dispute.lost.v1", "charge_to"),
+        ("account.create.v1", "type"),
+        ("account.update.v1", "status"),
+        ("hold.created.v1", "direction"),
+        ("authorization.released.v1", "reason"),
+    ],
 )
 @pytest.mark.parametrize("value", ["", "nobody", "closed", "Asset", 1])
 def test_a_choice_has_no_other_values(event_type: str, name: str, value: Any) -> None:

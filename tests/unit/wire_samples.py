@@ -15,6 +15,17 @@ PAYMENT: dict[str, Any] = {
     "customer_id": "cus_1",
 }
 
+AUTHORIZATION: dict[str, Any] = {"provider": "issuer", "external_id": "au_1"}
+CARD_PAYMENT: dict[str, Any] = AUTHORIZATION | {
+    "amount": 6000,
+    "currency": "EUR",
+    "card_id": "card_1",
+    "merchant": {"merchant_id": "mer_1", "acquirer_id": "acq_1", "mcc": "5812", "name": "Diner", "country": "FRA"},
+}
+LATER = AUTHORIZATION | {"event_id": "ev_1"}
+OWNER: dict[str, Any] = {"owner_type": "employee", "owner_ref": "3f0c6f1e-8f6f-4c39-9a3e-5d1f7c1b2a44"}
+LINE = {"line_of_credit_id": "line_1"}
+
 # The least that each type needs.
 LEAST: dict[str, dict[str, Any]] = {
     "payment.captured.v1": PAYMENT,
@@ -40,6 +51,24 @@ LEAST: dict[str, dict[str, Any]] = {
     "entry.post.v1": {"postings": []},
     "entry.reverse.v1": {"entry_id": "entry-1"},
     "period.close.v1": {"through": "2026-02-28"},
+    "hold.created.v1": {"hold_id": "ho_1", "account": "wallet:1", "amount": 500, "currency": "EUR"},
+    "hold.adjusted.v1": {"hold_id": "ho_1", "adjustment_id": "ad_1", "amount": 400},
+    "hold.captured.v1": {"hold_id": "ho_1"},
+    "hold.voided.v1": {"hold_id": "ho_1"},
+    "authorization.requested.v1": CARD_PAYMENT,
+    "authorization.advised.v1": CARD_PAYMENT,
+    "authorization.confirmed.v1": LATER,
+    "authorization.adjusted.v1": LATER | {"amount": 7000},
+    "authorization.captured.v1": LATER | {"amount": 6000},
+    "authorization.refunded.v1": LATER | {"amount": 100},
+    "authorization.released.v1": LATER | {"reason": "cancelled"},
+    "expense_category.create.v1": {"code": "meals", "name": "Meals"},
+    "line_of_credit.create.v1": LINE | OWNER | {"expense_category": "meals", "currency": "EUR"},
+    "line_of_credit.set_limit.v1": LINE | {"credits_limit": 500},
+    "line_of_credit.reset.v1": LINE | {"credits_limit": 500, "expensed_credits": 0},
+    "line_of_credit.terminate.v1": LINE,
+    "card.assign.v1": {"card_id": "card_1"} | OWNER,
+    "card.unassign.v1": {"card_id": "card_1"} | OWNER,
     "tenant.create.v1": {},
 }
 
