@@ -291,10 +291,7 @@ class CardBook:
         named: dict[str, str] = event["xlines"]
         if not named:
             return [], {"no_expense_category"}
-        if not named.keys() <= self.categories:
-            failed = {"expense_category_not_found"}
-        else:
-            failed = set()
+        failed = {"expense_category_not_found"} if not named.keys() <= self.categories else set()
         live = {line for line in named.values() if line in self.lines and not self.lines[line]["terminated"]}
         if not failed and live != set(named.values()):
             failed = {"no_line_of_credit"}
