@@ -32,8 +32,7 @@ from infra.records import DeadLetter, InputRecord, Origin
 from infra.settings import SettingsError
 from schemas import canonical
 from schemas.fingerprint import _fingerprinter
-from schemas.registry import EVENT_TYPES
-from schemas.wire import RESOLUTION
+from schemas.registry import EVENT_TYPES, RESOLUTION
 
 PAGE_ROWS = 4_000
 _NO_TENANT = str(RejectionCode.TENANT_NOT_FOUND)

@@ -47,7 +47,7 @@ async def rebuild_check(settings: Settings, read_command: ReadCommand) -> Check:
         if not faults:
             async with reading(settings) as ledger, reading(target_of(settings, into)) as rebuilt:
                 shards = await ledger.execute(text("SELECT shard, next_seq FROM shards"))
-                if dict(shards.tuples().all()) == dict(plan.until):
+                if {row.shard: row.next_seq for row in shards} == dict(plan.until):
                     faults = await differing_rows(ledger, rebuilt)
                 else:
                     faults = [_WENT_ON]
