@@ -25,7 +25,7 @@ from tests.fixtures.database import database
 from tests.fixtures.desk import NOON, Desk, Envelope, desk_on
 from tests.model import Book, Model
 
-HISTORIES, EVENTS = 60, 150
+HISTORIES, EVENTS = 8, 100
 OTHER = "5f0c7a52-6a3b-4a52-9a7e-2f9d0d1f6a02"
 
 _runs = count(1)
