@@ -210,8 +210,9 @@ class Book(CardBook):
     def _end_refused(self, event: Event, code: str) -> None:
         """A parked fact that ends refused gives its keys back and keeps its delivery."""
         self.told.append(("rejected", event["id"], code))
-        self.keys.pop(natural_key(event) or (), None)
-        self.keys.pop(("publisher", event.get("idempotencykey")), None)
+        if is_fact(event):
+            self.keys.pop(natural_key(event) or (), None)
+            self.keys.pop(("publisher", event.get("idempotencykey")), None)
 
     def give_up(self, now: datetime, *, patience: timedelta | None = None, only: tuple[str, str] | None = None) -> int:
         """Reject those whose patience is over, or only one (source, id); say how many."""
