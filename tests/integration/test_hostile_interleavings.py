@@ -66,11 +66,10 @@ async def read_on(desk: Desk, told: list[Envelope], chance: random.Random) -> No
         cursor = await desk.pool.fetchval("SELECT next_offset FROM input_offsets")
         while (cursor or 0) < len(events):
             end = min(len(events), (cursor or 0) + chance.randrange(1, 30))
-            applying = desk.ledger.apply(
-                events[cursor or 0 : end], shard=0, offsets=OffsetSwap(TOPIC, TOPIC_ID, 0, cursor, end)
-            )
+            swap = OffsetSwap(TOPIC, TOPIC_ID, 0, cursor, end)
             try:
-                await asyncio.wait_for(applying, chance.choice((0.002, 0.005, 0.01, 0.02, 5)))
+                async with asyncio.timeout(chance.choice((0.002, 0.005, 0.01, 0.02, 5))):
+                    await desk.ledger.apply(events[cursor or 0 : end], shard=0, offsets=swap)
             except (TimeoutError, TransientError):
                 # Whether it was committed isn't known: the same again, from the same position.
                 continue
@@ -84,8 +83,11 @@ async def read_on(desk: Desk, told: list[Envelope], chance: random.Random) -> No
 async def tick(desk: Desk, chance: random.Random) -> None:
     while True:
         with suppress(TimeoutError, TransientError):
-            await asyncio.wait_for(desk.ledger.resume_arrived(0), chance.choice((0.002, 5)))
-            await asyncio.wait_for(desk.ledger.expire_parked(0), chance.choice((0.002, 5)))
+            # asyncio.wait_for() of Python 3.11 may swallow the cancellation that ends this.
+            async with asyncio.timeout(chance.choice((0.002, 5))):
+                await desk.ledger.resume_arrived(0)
+            async with asyncio.timeout(chance.choice((0.002, 5))):
+                await desk.ledger.expire_parked(0)
 
 
 @pytest.fixture
