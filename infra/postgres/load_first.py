@@ -1,0 +1,86 @@
+"""The first look of every batch: where its shard stands, who has its keys, what is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from asyncpg.pgproto import pgproto
+
+from domain.books import Books, Claim
+from domain.keys import Key
+from infra.postgres.writes import Connection
+
+
+@dataclass(slots=True)
+class ShardState:
+    """One shard's row: where it stands."""
+
+    epoch: int
+    next_seq: int
+    head: bytes
+    last_recorded_at: datetime | None
+
+
+_FIRST = """
+SELECT epoch, next_seq, head_hash, nullif(last_recorded_at, '-infinity'),
+    ARRAY(
+        SELECT claimed
+        FROM (SELECT key, seq, fingerprint FROM idempotency_keys WHERE shard = $1 AND key = ANY($2::uuid[])) AS claimed
+    ),
+    ARRAY(
+        SELECT closed
+        FROM (SELECT tenant_id, closed_through FROM periods WHERE shard = $1 AND tenant_id = ANY($3::text[])) AS closed
+    ),
+    EXISTS (SELECT FROM parked WHERE shard = $1 AND waits_for = ANY($4::uuid[]))
+FROM shards
+WHERE shard = $1
+"""
+
+
+@dataclass(slots=True)
+class FirstLook:
+    """What every batch asks for, in one statement: where its shard stands, who has its keys, what is closed."""
+
+    state: ShardState
+    claims: Sequence[tuple[UUID, int, int]]
+    closed_through: Sequence[tuple[str, date]]
+    waited_for: bool
+    """Whether anything is parked for what the batch may make."""
+
+
+async def look_first(
+    connection: Connection, shard: int, *, keys: Iterable[Key], tenants: Iterable[str], arrivals: Iterable[Key]
+) -> FirstLook:
+    """Read what every batch needs. The shard must be locked already: only then nothing changes any more."""
+    row = await connection.fetchrow(_FIRST, shard, _uuids(keys), list(tenants), _uuids(arrivals))
+    if row is None:
+        raise LookupError(f"shard {shard} is not in the database")
+    return FirstLook(ShardState(*row[:4]), *row[4:])
+
+
+async def load_claims(connection: Connection, books: Books, keys: Iterable[Key]) -> None:
+    """Load which of these keys are taken."""
+    rows = await connection.fetch(
+        """
+        SELECT key, seq, fingerprint
+        FROM idempotency_keys
+        WHERE shard = $1 AND key = ANY($2::uuid[])
+        """,
+        books.shard,
+        _uuids(keys),
+    )
+    keep_claims(books, rows)
+
+
+def keep_claims(books: Books, rows: Iterable[Any]) -> None:
+    """Let the books know who has a key: rows of key, seq, fingerprint."""
+    for key, seq, fingerprint in rows:
+        books.claims[Key(key.bytes)] = Claim(seq, fingerprint)
+
+
+def _uuids(keys: Iterable[Key]) -> list[pgproto.UUID]:
+    return [pgproto.UUID(key) for key in keys]
