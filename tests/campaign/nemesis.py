@@ -9,13 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from schemas.topics import READ_TOPICS
 from tests.campaign.fleet import Fleet
+from tests.campaign.groups import delete_offsets, move_offsets
 from tests.campaign.proxy import Mode
 from tests.campaign.publisher import Publisher
 from tests.campaign.recovery import Recovery
@@ -24,7 +20,6 @@ from tests.campaign.servers import Servers, until
 FROZEN_SECONDS = 12.0
 """Longer than a session with Kafka's group, a Kafka transaction and an idle transaction of Postgres may last."""
 _UP_SECONDS = 60.0
-_NO_SUCH_GROUP = 69
 
 
 @dataclass(slots=True)
@@ -161,31 +156,14 @@ class Nemesis:
         where = chance.choice(["0", "the end", "none"])
         try:
             async with asyncio.timeout(30):
-                await self._move_offsets(where)
+                if where == "none":
+                    await delete_offsets(self.servers.direct)
+                else:
+                    await move_offsets(self.servers.direct, to_end=where == "the end")
         finally:
             for member in workers:
                 self.fleet.launch(member)
         return f"the groups' offsets in Kafka became {where}"
-
-    async def _move_offsets(self, where: str) -> None:
-        settings = self.servers.direct
-        if where == "none":
-            await self._delete_groups([settings.group(stream) for stream in READ_TOPICS])
-            return
-        for stream in READ_TOPICS:
-            await self._commit(stream, to_end=where == "the end")
-
-    async def _delete_groups(self, groups: list[str]) -> None:
-        """Kafka refuses while the dead are members."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers.direct.kafka_bootstrap)
-        await admin.start()
-        try:
-            while groups:
-                answer = await admin._send_request(DeleteGroupsRequest(groups))
-                groups = [group for group, error in answer.results if error not in (0, _NO_SUCH_GROUP)]
-                await asyncio.sleep(0.5)
-        finally:
-            await admin.close()
 
     async def heal(self) -> None:
         """Whatever was harmed works again."""
@@ -198,25 +176,6 @@ class Nemesis:
         for member in self.fleet.of("worker", "relay", "clock"):
             self.fleet.send(member, signal.SIGCONT)
         self.fleet.launch_all()
-
-    async def _commit(self, stream: str, *, to_end: bool) -> None:
-        """The group must be empty for that: the dead have to time out first."""
-        settings = self.servers.direct
-        while True:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group(stream), enable_auto_commit=False
-            )
-            await consumer.start()
-            try:
-                places = [TopicPartition(settings.topic(stream), number) for number in range(settings.shards)]
-                consumer.assign(places)
-                ends = await consumer.end_offsets(places)
-                await consumer.commit({place: ends[place] if to_end else 0 for place in places})
-                return
-            except KafkaError:
-                await asyncio.sleep(0.5)
-            finally:
-                await consumer.stop()
 
     async def again(self, chance: random.Random) -> str:
         count = await self.publisher.once_more(chance, 150)

@@ -88,8 +88,21 @@ class Notes:
 
 
 async def subscribe(settings: Settings, file: Path) -> None:
+    """Listen until SIGTERM, and write down what came."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    write(await listen(settings, stop), file)
+
+
+def write(notes: Notes, file: Path) -> None:
+    """All of it or nothing."""
+    partial = file.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(notes))
+    partial.rename(file)
+
+
+async def listen(settings: Settings, stop: asyncio.Event) -> Notes:
+    """What comes on all topics, up to their ends once `stop` is set."""
     quiet_aiokafka(settings)
     notes = Notes(settings.topic_prefix)
     positions = {
@@ -105,15 +118,12 @@ async def subscribe(settings: Settings, file: Path) -> None:
         try:
             await consumer.start()
             if await _read(consumer, positions, notes, stop):
-                break
+                return notes
         except (KafkaError, OSError) as fault:
             print(f"subscriber: {fault!r}", flush=True)
             await asyncio.sleep(0.5)
         finally:
             await consumer.stop()
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps(notes))
-    partial.rename(file)
 
 
 async def _read(
