@@ -39,8 +39,16 @@ _SECTIONS: dict[str, dict[str, Lazy]] = {
         "statement": Lazy("consumers.cli_reads", "statement", "What was posted to an account."),
         "entries": Lazy("consumers.cli_reads", "entries", "Journal entries, in the order of the ledger."),
         "entry": Lazy("consumers.cli_reads", "entry", "One journal entry."),
-        "explain": Lazy("consumers.cli_explain", "explain", "Why an entry or a balance is what it is."),
+        "explain": Lazy("consumers.cli_explain", "explain", "Why an entry, a balance, a hold or a card payment is so."),
         "trial-balance": Lazy("consumers.cli_reads", "trial_balance", "All accounts, debits against credits."),
+    },
+    "Read holds and cards": {
+        "hold": Lazy("consumers.cli_cards", "hold", "A part of a balance that is set aside."),
+        "authorization": Lazy("consumers.cli_cards", "authorization", "A card payment, its decision and its life."),
+        "lines": Lazy("consumers.cli_cards", "lines", "The lines of credit of an owner."),
+        "line": Lazy("consumers.cli_cards", "line", "One line of credit, and what is left of it."),
+        "categories": Lazy("consumers.cli_cards", "categories", "Which card payments are of which category."),
+        "cards": Lazy("consumers.cli_cards", "cards", "Whose card is whose."),
     },
     "Look after it": {
         "verify": Lazy("consumers.cli_operations", "verify", "Prove the books."),

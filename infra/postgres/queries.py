@@ -10,7 +10,20 @@ from infra.postgres.queries_balances import (
     natural,
     trial_balance,
 )
+from infra.postgres.queries_cards import (
+    AuthorizationDocument,
+    AuthorizationEvent,
+    CardDocument,
+    CategoryDocument,
+    LineDocument,
+    authorization,
+    line,
+    list_cards,
+    list_categories,
+    list_lines,
+)
 from infra.postgres.queries_entries import EntryDocument, EntryFilter, PostingLine, entry, list_entries
+from infra.postgres.queries_holds import HoldDocument, hold
 from infra.postgres.queries_outcomes import (
     DeadLetter,
     DeadLetterRecord,
@@ -32,12 +45,18 @@ from infra.postgres.queries_places import NotFound
 from infra.postgres.queries_statements import StatementLine, statement
 
 __all__ = [
+    "AuthorizationDocument",
+    "AuthorizationEvent",
     "BalanceLine",
+    "CardDocument",
+    "CategoryDocument",
     "DeadLetter",
     "DeadLetterRecord",
     "EntryDocument",
     "EntryFilter",
+    "HoldDocument",
     "InputPosition",
+    "LineDocument",
     "NotFound",
     "ParkedEvent",
     "PostingLine",
@@ -46,13 +65,19 @@ __all__ = [
     "TrialBalanceLine",
     "TrialBalanceTotal",
     "Unrelayed",
+    "authorization",
     "balance",
     "dead_letter",
     "entry",
     "held_keys",
+    "hold",
     "input_positions",
+    "line",
+    "list_cards",
+    "list_categories",
     "list_dead_letters",
     "list_entries",
+    "list_lines",
     "list_parked",
     "list_rejections",
     "natural",
