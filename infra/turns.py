@@ -1,0 +1,95 @@
+"""Whose turn it is on a shard: what somebody waits for comes first, and bounds how long the rest may take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+URGENT_IN_A_ROW = 4
+"""After so many urgent turns one is given to what has waited meanwhile: it may be late, but never stands still."""
+WANTED_SECONDS = 5.0
+"""So long after an urgent batch others are kept short: the next one may come at any time."""
+TURN_SECONDS = 0.015
+"""How long a batch that doesn't hurry may hold its shard, and the event loop, where somebody waits for decisions."""
+EVENTS_LEAST = 32
+"""Below so many a batch costs hardly less, and the money falls behind."""
+_MEASURED_FROM = 16
+
+
+class Turns:
+    """The order in which a process's batches hold a shard: as they came, but what is urgent first.
+
+    In memory, in front of the lock in Postgres: only who has the turn asks for that.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lines: defaultdict[int, _Line] = defaultdict(_Line)
+        self._wanted_until = -1.0
+        self._seconds_an_event = 0.0
+
+    @asynccontextmanager
+    async def take(self, shard: int, *, events: int = 0, urgent: bool = False) -> AsyncIterator[None]:
+        """Hold the shard's turn for the block. `events`: how many are applied in it."""
+        if urgent:
+            self._wanted_until = self._clock() + WANTED_SECONDS
+        line = self._lines[shard]
+        await line.enter(urgent=urgent)
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            line.leave()
+            if events >= _MEASURED_FROM:
+                measured = (self._clock() - begun) / events
+                self._seconds_an_event += (measured - self._seconds_an_event) / 4
+
+    def events_most(self) -> int | None:
+        """How many events a batch that doesn't hurry should have now; None: as many as it likes."""
+        if self._clock() >= self._wanted_until:
+            return None
+        if not self._seconds_an_event:
+            return EVENTS_LEAST
+        return max(EVENTS_LEAST, int(TURN_SECONDS / self._seconds_an_event))
+
+
+class _Line:
+    """Who waits for one shard."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+        self._urgent_in_a_row = 0
+
+    async def enter(self, *, urgent: bool) -> None:
+        if not self._held:
+            self._held = True
+            return
+        waiting = self._urgent if urgent else self._others
+        turn = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # It was given to us in the same moment: the next one has it.
+                self.leave()
+            else:
+                waiting.remove(turn)
+            raise
+
+    def leave(self) -> None:
+        """Give the turn to the next."""
+        late = self._others and self._urgent_in_a_row >= URGENT_IN_A_ROW
+        if self._urgent and not late:
+            self._urgent_in_a_row = self._urgent_in_a_row + 1 if self._others else 0
+            self._urgent.popleft().set_result(None)
+        elif self._others:
+            self._urgent_in_a_row = 0
+            self._others.popleft().set_result(None)
+        else:
+            self._held = False
