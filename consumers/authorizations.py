@@ -141,6 +141,6 @@ TRANSLATIONS: dict[str, Callable[[Any], Command]] = {
 def subscribe(intake: Intake, translate: Translate) -> None:
     """Read this stream into the ledger."""
 
-    @intake.subscriber("authorizations")
+    @intake.subscriber("authorizations", urgent=True)
     async def on_authorizations(batch: Batch) -> None:
         await batch.hand_over(translate)

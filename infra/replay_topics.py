@@ -18,8 +18,8 @@ from aiokafka.errors import KafkaError, StaleMetadata
 from domain.events import Event
 from infra.kafka.by_hand import read_by_hand
 from infra.kafka.connection import client_arguments
-from infra.kafka.intake import Translate, _read_one
 from infra.kafka.lag import Reach, reaches
+from infra.kafka.stream import Translate, read_one
 from infra.kafka.topics import topic_ids
 from infra.ledger import BatchResult, Ledger
 from infra.postgres.save import TenantMovedError
@@ -184,7 +184,7 @@ def _parse(
     letters: list[DeadLetter] = []
     stream = next(name for name in READ_TOPICS if stretch.place.topic.endswith(name))
     for raw in records:
-        made = _read_one(raw, stretch.topic_id, stream, translate)
+        made = read_one(raw, stretch.topic_id, stream, translate)
         if isinstance(made, DeadLetter):
             letters += [made] if wanted.takes_letters else []
         elif wanted.takes(made):

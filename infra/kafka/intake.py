@@ -10,36 +10,30 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.message import StreamMessage
 
-from domain.events import Event
-from infra.kafka.by_hand import OddHeaders
 from infra.kafka.connection import client_arguments
 from infra.kafka.consumer import LedgerConsumer, Polled
-from infra.kafka.reader import PartitionReader, Prepared
+from infra.kafka.reader import PartitionReader
+from infra.kafka.stream import Batch, Stream, Translate
 from infra.kafka.topics import topic_ids
 from infra.ledger import BatchResult, Ledger
-from infra.patience import Outage, Patience
-from infra.records import DeadLetter, InputRecord
+from infra.patience import Outage
 from infra.settings import Settings
-from schemas.wire import Malformed, WireEvent, printable, read
 
 log = logging.getLogger(__name__)
 
-Translate = Callable[[WireEvent, InputRecord], Event | DeadLetter]
-
-PARSED_AT_ONCE = 250
-"""How many records are parsed before others may run: some milliseconds."""
 SESSION_SECONDS = 10.0
 """How long the group waits for a worker that says nothing, before others get its partitions."""
 HEARTBEAT_SECONDS = 0.5
@@ -47,7 +41,6 @@ STALLED_SECONDS = 60.0
 TOPIC_SECONDS = 5.0
 """How often it is looked whether a topic is still the one that it was."""
 TOPIC_IDS_SECONDS = 1.0
-LEAVE_SECONDS = 5.0
 COMMIT_SECONDS = 1.0
 
 
@@ -60,107 +53,6 @@ class _Unacknowledged(KafkaAckableMessage):
 
     async def ack(self) -> None:
         await StreamMessage.ack(self)
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Gives each assigned partition a reader, and takes it away."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        await self._stream.end_readers(revoked)
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        # Everything up to the pause happens before anything is awaited: aiokafka goes on fetching meanwhile.
-        self._stream.begin_readers(assigned)
-
-
-class Stream:
-    """One input stream: its subscriber, its readers."""
-
-    def __init__(self, intake: Intake, name: str) -> None:
-        self.name = name
-        self.topic = intake.settings.topic(name)
-        self.readers: dict[TopicPartition, PartitionReader] = {}
-        self.assigned = asyncio.Event()
-        self.working = False
-        self._intake = intake
-        self._patience = Patience(self.topic)
-        self.listener = _Listener(self)
-        self.subscriber: Any = None
-
-    @property
-    def consumer(self) -> LedgerConsumer | None:
-        return None if self.subscriber is None else self.subscriber.consumer
-
-    def begin_readers(self, assigned: set[TopicPartition]) -> None:
-        consumer = self.consumer
-        if self._intake.ending or consumer is None:
-            return
-        for partition in assigned:
-            reader = self._intake.reader(partition, consumer)
-            self.readers[partition] = reader
-            reader.start()
-        self.assigned.set()
-
-    async def end_readers(self, revoked: set[TopicPartition]) -> None:
-        ending = [self.readers.pop(partition) for partition in revoked if partition in self.readers]
-        await asyncio.gather(*(reader.leave(LEAVE_SECONDS) for reader in ending))
-
-    async def take(self, batch: Sequence[Polled], translate: Translate) -> None:
-        """Parse what was polled and hand it to its readers; never raises but when this process ends."""
-        self.working = True
-        try:
-            for polled in batch:
-                await self._take_one(polled, translate)
-        except asyncio.CancelledError:
-            if self._intake.ending:
-                raise
-            # A stray cancellation would end FastStream's loop for good, and say nothing.
-            log.exception("%s: a handler was cancelled by something else than our end", self.topic)
-            self._begin_again(batch)
-        except Exception as fault:
-            self._begin_again(batch)
-            await self._patience.wait(f"a handler failed ({fault!r})", unforeseen=fault)
-        else:
-            self._patience.over()
-        finally:
-            self.working = False
-
-    async def _take_one(self, polled: Polled, translate: Translate) -> None:
-        events: list[Event] = []
-        letters: list[DeadLetter] = []
-        reader = polled.reader
-        for start in range(0, len(polled.records), PARSED_AT_ONCE):
-            if start:
-                await asyncio.sleep(0)
-            for raw in polled.records[start : start + PARSED_AT_ONCE]:
-                made = _read_one(raw, reader.topic_id, self.name, translate)
-                if isinstance(made, DeadLetter):
-                    letters.append(made)
-                else:
-                    events.append(made)
-        await reader.offer(Prepared(polled.generation, polled.offset, polled.next_offset, events, letters))
-
-    def _begin_again(self, batch: Sequence[Polled]) -> None:
-        for polled in batch:
-            polled.reader.begin_again()
-
-
-def _read_one(raw: ConsumerRecord, topic_id: UUID, stream: str, translate: Translate) -> Event | DeadLetter:
-    record = InputRecord(raw.topic, topic_id, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, raw.headers)
-    if isinstance(raw.headers, OddHeaders):
-        return DeadLetter(record, "malformed", printable(raw.headers.fault))
-    wire = read(raw.value, raw.headers, stream)
-    if isinstance(wire, Malformed):
-        return DeadLetter(record, wire.code, wire.message)
-    try:
-        return translate(wire, record)
-    except Exception as fault:
-        # One record that we failed to foresee must not stop its partition for ever.
-        log.exception("%s[%s]: record %s can't be translated", raw.topic, raw.partition, raw.offset)
-        return DeadLetter(record, "unstorable", f"can't be translated: {type(fault).__name__}")
 
 
 class Intake:
@@ -187,12 +79,14 @@ class Intake:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    def subscriber(self, name: str) -> Callable[[Callable[[Batch], Awaitable[None]]], None]:
-        """Subscribe a handler to a stream by its short name.
+    def subscriber(self, name: str, *, urgent: bool = False) -> Callable[[Callable[[Batch], Awaitable[None]]], None]:
+        """Subscribe a handler to a stream by its short name; what is `urgent` goes before the rest on its shard.
 
         The handler gets a Batch and hands it on; it must not raise, and what it returns is published nowhere.
         """
-        stream = self.streams[name] = Stream(self, name)
+        stream = self.streams[name] = Stream(
+            name, self.settings.topic(name), partial(self._reader, urgent=urgent), lambda: self.ending
+        )
 
         def decorate(handler: Callable[[Batch], Awaitable[None]]) -> None:
             async def parse(polled: tuple[Polled, ...]) -> StreamMessage[Any]:
@@ -263,7 +157,7 @@ class Intake:
         await asyncio.gather(*(stream.end_readers(set(stream.readers)) for stream in self.streams.values()))
         await self._broker.stop()
 
-    def reader(self, partition: TopicPartition, consumer: AIOKafkaConsumer) -> PartitionReader:
+    def _reader(self, partition: TopicPartition, consumer: AIOKafkaConsumer, *, urgent: bool) -> PartitionReader:
         return PartitionReader(
             partition=partition,
             consumer=consumer,
@@ -273,6 +167,8 @@ class Intake:
             home_shard=partition.partition % self.settings.shards,
             applied=self.counts.add,
             outage=self._outage,
+            rows_max=self.settings.batch_rows_max,
+            urgent=urgent,
         )
 
     async def _topic_id_of(self, topic: str) -> UUID:
@@ -349,20 +245,6 @@ class Intake:
                     told |= cursors
                 except Exception as fault:
                     log.debug("%s: lag monitors weren't told (%r)", stream.topic, fault)
-
-
-class Batch:
-    """What a handler gets: the records that one poll gave of its stream."""
-
-    __slots__ = ("_polled", "_stream")
-
-    def __init__(self, stream: Stream, polled: Sequence[Polled]) -> None:
-        self._stream = stream
-        self._polled = polled
-
-    async def hand_over(self, translate: Translate) -> None:
-        """Parse the records and hand them to the ledger, in order; returns when there is room for more."""
-        await self._stream.take(self._polled, translate)
 
 
 __all__ = ["Batch", "Intake", "Stream", "StreamStalledError", "Translate"]

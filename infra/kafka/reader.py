@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import asyncpg
@@ -19,28 +18,18 @@ from aiokafka.errors import KafkaError
 
 from domain.events import Event
 from infra.faultpoints import reached
-from infra.ledger import BatchResult, Ledger
+from infra.kafka.batches import BatchQueue, Prepared
+from infra.ledger import Ledger
 from infra.patience import Outage, Patience, sleep_unless
 from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError, TenantMovedError
-from infra.records import DeadLetter, OffsetSwap
+from infra.records import OffsetSwap
+from infra.results import BatchResult
 
 log = logging.getLogger(__name__)
 
-QUEUED_BATCHES = 1
 REFUSED_SECONDS = 30.0
 FAULTS = (KafkaError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A batch of one partition, read: its events and what was none, and where the next batch begins."""
-
-    generation: int
-    first_offset: int
-    next_offset: int
-    events: Sequence[Event]
-    letters: Sequence[DeadLetter]
 
 
 class _BeginAgainError(Exception):
@@ -65,8 +54,13 @@ class PartitionReader:
         home_shard: int,
         applied: Callable[[BatchResult], None],
         outage: Outage,
+        rows_max: int,
+        urgent: bool,
     ) -> None:
-        """`topic_id_of(topic)` asks the broker; the topic may have been made again."""
+        """`topic_id_of(topic)` asks the broker; the topic may have been made again.
+
+        `rows_max`: of a batch. `urgent`: somebody waits for what becomes of these events.
+        """
         self.partition = partition
         self.topic_id = UUID(int=0)
         self.generation = 0
@@ -80,7 +74,8 @@ class PartitionReader:
         self._topic_id_of = topic_id_of
         self._home_shard = home_shard
         self._applied = applied
-        self._queue: asyncio.Queue[Prepared] = asyncio.Queue(QUEUED_BATCHES)
+        self._urgent = urgent
+        self._queue = BatchQueue(rows_max)
         self._again = asyncio.Event()
         self._leaving = asyncio.Event()
         self._busy = asyncio.Lock()
@@ -109,14 +104,14 @@ class PartitionReader:
             self._task.cancel()
             await asyncio.wait({self._task})
         self._outage.ends(self._name)
-        self._drop_queue()
+        self._queue.drop()
 
     def begin_again(self) -> None:
         """Drop what was fetched and find the position again."""
         self.reading.clear()
         self.generation += 1
         self._again.set()
-        self._drop_queue()
+        self._queue.drop()
 
     async def offer(self, prepared: Prepared) -> None:
         """Take a batch when there is room for it; one that was polled before reading began anew is dropped."""
@@ -141,11 +136,7 @@ class PartitionReader:
     @property
     def has_room(self) -> bool:
         """Whether a batch can be offered without waiting."""
-        return not self._queue.full()
-
-    def _drop_queue(self) -> None:
-        while not self._queue.empty():
-            self._queue.get_nowait()
+        return self._queue.has_room
 
     async def _run(self) -> None:
         while not self._leaving.is_set():
@@ -192,7 +183,7 @@ class PartitionReader:
             )
         self._again.clear()
         self.generation += 1
-        self._drop_queue()
+        self._queue.drop()
         self.next_offset = first if self.cursor is None else self.cursor
         self._consumer.seek(self.partition, self.next_offset)
         self.reading.set()
@@ -207,14 +198,19 @@ class PartitionReader:
                 await asyncio.wait({upcoming, again}, return_when=asyncio.FIRST_COMPLETED)
                 if again.done():
                     raise _BeginAgainError("what was fetched doesn't follow on what was read")
-                prepared = upcoming.result()
-                if prepared.generation == self.generation:
-                    async with self._busy:
-                        await self._apply_with_patience(prepared)
+                await self._apply_in_turns(upcoming.result())
         finally:
             again.cancel()
             if upcoming is not None:
                 upcoming.cancel()
+
+    async def _apply_in_turns(self, prepared: Prepared) -> None:
+        """Apply a batch, in parts where somebody waits for decisions: each moves the read position by itself."""
+        rest: Prepared | None = prepared
+        while rest is not None and rest.generation == self.generation:
+            part, rest = rest.cut(None if self._urgent else self._ledger.events_most())
+            async with self._busy:
+                await self._apply_with_patience(part)
 
     async def _apply_with_patience(self, prepared: Prepared) -> None:
         """Apply a batch, however long its database is away. A batch is never skipped."""
@@ -245,13 +241,17 @@ class PartitionReader:
         result = BatchResult()
         at_home = by_shard.pop(self._home_shard, [])
         for shard, events in by_shard.items():
-            result.add(await self._ledger.apply(events, shard=shard))
+            result.add(await self._ledger.apply(events, shard=shard, urgent=self._urgent))
         swap = OffsetSwap(
             self.partition.topic, self.topic_id, self.partition.partition, self.cursor, prepared.next_offset
         )
         letters = [*prepared.letters, *result.unstorable]
         result.unstorable = []
-        result.add(await self._ledger.apply(at_home, shard=self._home_shard, dead_letters=letters, offsets=swap))
+        result.add(
+            await self._ledger.apply(
+                at_home, shard=self._home_shard, dead_letters=letters, offsets=swap, urgent=self._urgent
+            )
+        )
         self.cursor = prepared.next_offset
         reached("reader.applied")
         self._applied(result)

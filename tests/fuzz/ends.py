@@ -17,7 +17,7 @@ from domain.events import Event
 from domain.needs import Needs
 from infra import outbox
 from infra.kafka.by_hand import _Batches, _with_fault
-from infra.kafka.intake import _read_one
+from infra.kafka.stream import read_one
 from infra.outputs import OutputWriter
 from infra.postgres.load import name_needs
 from infra.postgres.migrate import GENESIS_HEAD
@@ -50,7 +50,7 @@ class Ends:
         """Let a record end, and check its end. Raises: AssertionError, and whatever a parser shouldn't."""
         for raw in _as_polled(made):
             self.records += 1
-            end = _read_one(raw, _TOPIC_ID, made.topic, _translate)
+            end = read_one(raw, _TOPIC_ID, made.topic, _translate)
             if isinstance(end, DeadLetter):
                 _check_letter(end, raw)
                 assert not (isinstance(made, Record) and made.good), f"a good event was refused: {end.message}"
