@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
+import tempfile
+from pathlib import Path
 
 import uvloop
 
+from infra import devstack
 from tests.campaign.defects import DEFECTS
+from tests.campaign.drills import play
 from tests.campaign.run import Plan, campaign
 
 
@@ -21,9 +25,36 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--relays", type=int, default=2)
     parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--defect", default="", choices=["", *DEFECTS], help="plant a defect, which must be found")
-    chosen = parser.parse_args()
-    return 0 if uvloop.run(campaign(Plan(**vars(chosen)))).good else 1
+    parser.add_argument("--defect", default="", choices=["", *DEFECTS], help="plant a defect in a campaign")
+    parser.add_argument(
+        "--defects", nargs="*", metavar="NAME",
+        help="instead of a campaign: for each planted defect the one scenario that must find it",
+    )  # fmt: skip
+    chosen = vars(parser.parse_args())
+    if (defects := chosen.pop("defects")) is not None:
+        return 0 if uvloop.run(find_defects(defects or list(DEFECTS))) else 1
+    return 0 if uvloop.run(campaign(Plan(**chosen))).good else 1
+
+
+async def find_defects(names: list[str]) -> bool:
+    """Play each on servers made for that, and print what caught it; whether all were caught for the right reason."""
+    folder = Path(tempfile.mkdtemp(prefix="ledgerstream-defects-"))
+    found = 0
+    stack = devstack.up(folder / "stack")
+    try:
+        for name in names:
+            played = await play(stack, folder / name, name)
+            found += played.found
+            print(f"{name} ({played.seconds:.0f} s): {played.drill.about}")
+            print(
+                f"    without it: {'nothing lost, nothing doubled' if played.sound.good else played.sound.faults[:3]}"
+            )
+            caught = f"{len(played.caught)} of {len(played.harmed.faults)} red lines, {played.caught[:1]}"
+            print(f"    with it: {caught if played.caught else f'NOT FOUND; {played.harmed.faults[:3]}'}", flush=True)
+    finally:
+        devstack.down(folder / "stack", wipe=True)
+    print(f"{found} of {len(names)} defects found, each by the line that it causes; the logs are in {folder}")
+    return found == len(names)
 
 
 if __name__ == "__main__":

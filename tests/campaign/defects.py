@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from infra.kafka.producer import Batches, TransactionalProducer
 from infra.kafka.reader import PartitionReader, Prepared
 from infra.ledger import Ledger
-from infra.postgres import load, save
-from infra.records import OffsetSwap
+from infra.postgres import load, save_journal
 
 
 def plant(name: str) -> None:
@@ -22,34 +22,14 @@ def trust_kafkas_offsets() -> None:
     find = PartitionReader._find_position
 
     async def find_in_kafka(self: PartitionReader) -> None:
-        await find(self)
         committed = await self._consumer.committed(self.partition)
+        await find(self)
+        # Nothing is awaited in between, so nothing was fetched yet.
         if committed is not None:
             self.next_offset = committed
             self._consumer.seek(self.partition, committed)
 
-    async def offer(self: PartitionReader, prepared: Prepared) -> None:
-        if prepared.generation == self.generation and self.reading.is_set():
-            self.next_offset = prepared.next_offset
-            await self._queue.put(prepared)
-
     PartitionReader._find_position = find_in_kafka  # type: ignore[method-assign]
-    PartitionReader.offer = offer  # type: ignore[method-assign]
-    _swap_blindly()
-
-
-def _swap_blindly() -> None:
-    """The position in Postgres is written, but nobody cares what it was."""
-
-    async def overwrite(connection: Any, swap: OffsetSwap) -> None:
-        await connection.execute(
-            "INSERT INTO input_offsets (topic, topic_id, partition, next_offset) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (topic, topic_id, partition) DO UPDATE SET next_offset = excluded.next_offset,"
-            " updated_at = now()",
-            swap.topic, swap.topic_id, swap.partition, swap.next_offset,
-        )  # fmt: skip
-
-    save.swap_offset = overwrite
 
 
 def commit_offsets_first() -> None:
@@ -79,23 +59,18 @@ def publish_outside_the_transaction() -> None:
 
 def skip_the_key_check() -> None:
     """Nobody looks whether an event is known."""
+    look = load.look_first
+
+    async def look_past_the_keys(*arguments: Any, **named: Any) -> load.FirstLook:
+        return replace(await look(*arguments, **named), claims=())
 
     async def load_none(*_arguments: Any) -> None:
         return None
 
-    copy = save._copy
-
-    async def copy_new(connection: Any, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        if table != "idempotency_keys":
-            await copy(connection, table, columns, rows)
-            return
-        await connection.executemany(
-            f"INSERT INTO idempotency_keys ({', '.join(columns)}) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-            rows,
-        )
-
+    load.look_first = look_past_the_keys
     load.load_claims = load_none
-    save._copy = copy_new
+    # The database would refuse a key that is there already, and with it the whole batch.
+    save_journal._KEYS = replace(save_journal._KEYS, conflict="ON CONFLICT DO NOTHING")
 
 
 def drop_the_fencing() -> None:

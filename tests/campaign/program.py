@@ -2,8 +2,10 @@
 
 $CAMPAIGN_CONTROL names a directory: `clock` in it holds the seconds by which this process's clock is wrong, `late`
 makes an EndTxn of each transaction come again in the middle of the next. $CAMPAIGN_DEFECT plants a defect.
-$CAMPAIGN_GREEDY makes a relay take every shard whoever has it.
+$CAMPAIGN_GREEDY makes a relay take every shard whoever has it. To freeze at a named point: points.py.
 """
+
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -11,6 +13,10 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from tests.campaign import points
+
+points.install()
 
 from infra.kafka.relay_lease import RelayLease
 from infra.ledger import Ledger

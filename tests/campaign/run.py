@@ -22,7 +22,7 @@ import asyncpg
 from infra.drained import NotDrainedError, Rest, until_drained
 from infra.settings import SettingsError
 from tests.campaign.fleet import Fleet
-from tests.campaign.nemesis import Nemesis
+from tests.campaign.nemesis import FAULTS, Nemesis
 from tests.campaign.publisher import Publisher
 from tests.campaign.recovery import Recovery
 from tests.campaign.servers import Servers
@@ -52,8 +52,13 @@ class Plan:
     drain_seconds: float = 600.0
 
 
+def fault_names(scenario: str) -> list[str]:
+    """The faults of a scenario: `all`, `random`, or names with commas between."""
+    return list(FAULTS) if scenario in ("all", "random") else scenario.split(",")
+
+
 class Campaign:
-    """One run, on servers of its own in a directory of its own."""
+    """One run, on servers of its own in a directory of its own: `begin`, some faults, `end`; in any case `close`."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
@@ -64,90 +69,98 @@ class Campaign:
         self._begin = time.monotonic()
         self._harmed = False
         self._unread = 0
+        self._stop = asyncio.Event()
+        self._notes = folder / "seen"
+        self._tasks: list[asyncio.Task[None]] = []
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self._begin:7.1f} s  {text}", flush=True)
 
     async def run(self) -> Verdict:
+        try:
+            await self.begin()
+            await self._harm()
+            return await self.end()
+        finally:
+            await self.close()
+
+    async def begin(self) -> None:
+        """Return when everything works under load: from now on harm does harm."""
         plan = self.plan
         self.say(f"seed {plan.seed}: {plan.scenario}, {plan.minutes:g} min, {plan.defect or 'no defect'}")
-        try:
-            await self.servers.start(plan.shards)
-            return await self._run()
-        finally:
-            await self.servers.stop()
-
-    async def _run(self) -> Verdict:
-        plan = self.plan
-        fleet = Fleet(self.servers.settings, self.folder, defect=plan.defect)
-        notes_file = self.folder / "seen"
-        subscriber = subprocess.Popen(
-            [sys.executable, "-m", "tests.campaign.subscriber", str(notes_file)],
+        await self.servers.start(plan.shards)
+        self.fleet = Fleet(self.servers.settings, self.folder, defect=plan.defect)
+        self.subscriber = subprocess.Popen(
+            [sys.executable, "-m", "tests.campaign.subscriber", str(self._notes)],
             env=environment_of(self.servers.direct),
         )
-        publisher = Publisher(self.servers.direct, plan.seed)
-        stop = asyncio.Event()
+        self.publisher = Publisher(self.servers.direct, plan.seed)
+        self.nemesis = Nemesis(self.servers, self.fleet, self.publisher, Recovery(self.servers, self.fleet))
         rate = max(_RATE, plan.events / (plan.minutes * 60) * 1.02)
-        tasks = [asyncio.create_task(each) for each in (fleet.watch(), self._watch())]
-        load = asyncio.create_task(publisher.run(rate, plan.events, stop))
-        try:
-            for role, count in (("worker", plan.workers), ("relay", plan.relays), ("clock", 1)):
-                for number in range(count):
-                    fleet.start(role, f"{role}-{number}")
-            nemesis = Nemesis(self.servers, fleet, publisher, Recovery(self.servers, fleet))
-            await self._wait_until_it_works()
-            await self._harm(nemesis)
-            await nemesis.heal()
-            stop.set()
-            await load
-            self.say(f"{publisher.published:,} records published; healing, and reading on to the end")
-            drained = await self._drain()
-            tasks[0].cancel()
-            await fleet.end_all()
-            subscriber.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(subscriber.wait, 300)
-            self.say("judging")
-            verdict = await judge(self.servers.direct, plan.seed, notes_file, nemesis.recovery.lost)
-            verdict.faults += drained + fleet.ended
-            verdict.read_on = self._unread == 0
-            self._tell(verdict)
-            return verdict
-        finally:
-            for task in (*tasks, load):
-                task.cancel()
-            await publisher.close()
-            await fleet.end_all(signal.SIGKILL)
-            if subscriber.poll() is None:
-                subscriber.kill()
-                subscriber.wait()
-
-    async def _wait_until_it_works(self) -> None:
-        """Something was posted: from now on harm does harm."""
+        self._load = asyncio.create_task(self.publisher.run(rate, plan.events, self._stop))
+        self._tasks = [asyncio.create_task(each) for each in (self.fleet.watch(), self._watch())]
+        for role, count in (("worker", plan.workers), ("relay", plan.relays), ("clock", 1)):
+            for number in range(count):
+                self.fleet.start(role, f"{role}-{number}")
         async with asyncio.timeout(_WORKS_SECONDS):
             while (await self._progress())[1] < 100:
                 await asyncio.sleep(0.2)
 
-    async def _harm(self, nemesis: Nemesis) -> None:
-        faults = nemesis.faults()
+    async def harm(self, name: str, chance: random.Random) -> bool:
+        """Do this once; whether it was done to its end."""
+        self._harmed = True
+        try:
+            told, whole = await FAULTS[name](self.nemesis, chance), True
+        except Exception as failure:
+            # The nemesis met what it had made itself; the ledger has to bear it all the same.
+            told, whole = f"{name} was not done to its end: {failure!r}", False
+            await self.nemesis.heal()
+        self._harmed = False
+        self.done[name] += 1
+        self.say(told)
+        return whole
+
+    async def end(self) -> Verdict:
+        """Undo all harm, read on to the end, and judge."""
+        await self.nemesis.heal()
+        self._stop.set()
+        await self._load
+        self.say(f"{self.publisher.published:,} records published; healing, and reading on to the end")
+        drained = await self._drain()
+        self._tasks[0].cancel()
+        await self.fleet.end_all()
+        self.subscriber.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(self.subscriber.wait, 300)
+        self.say("judging")
+        verdict = await judge(self.servers.direct, self.plan.seed, self._notes, self.nemesis.recovery.lost)
+        verdict.faults += drained + self.fleet.ended
+        verdict.read_on = self._unread == 0
+        self._tell(verdict)
+        return verdict
+
+    async def close(self) -> None:
+        """Leave nothing behind but the logs."""
+        if self._tasks:
+            for task in (*self._tasks, self._load):
+                task.cancel()
+            await self.publisher.close()
+            await self.fleet.end_all(signal.SIGKILL)
+            if self.subscriber.poll() is None:
+                self.subscriber.kill()
+                self.subscriber.wait()
+        await self.servers.stop()
+
+    async def _harm(self) -> None:
+        names = fault_names(self.plan.scenario)
         chance = random.Random(f"nemesis {self.plan.seed}")
         # `all` is each of them once, in the order of the seed; chosen ones and random ones go on for their time.
-        names = list(faults) if self.plan.scenario in ("all", "random") else self.plan.scenario.split(",")
         once = chance.sample(names, len(names)) if self.plan.scenario == "all" else []
         end = time.monotonic() + self.plan.minutes * 60
         while once or (self.plan.scenario != "all" and time.monotonic() < end):
             name = once.pop() if once else chance.choice(names)
             # A seed of its own each: what one draws doesn't depend on how long another took.
             own = random.Random(chance.random())
-            self._harmed = True
-            try:
-                told = await faults[name](own)
-            except Exception as failure:
-                # The nemesis met what it had made itself; the ledger has to bear it all the same.
-                told = f"{name} was not done to its end: {failure!r}"
-                await nemesis.heal()
-            self._harmed = False
-            self.done[name] += 1
-            self.say(told)
+            await self.harm(name, own)
             await asyncio.sleep(self.plan.calm_seconds * own.uniform(0.5, 1.5))
 
     async def _drain(self) -> list[str]:
