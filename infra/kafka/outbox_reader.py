@@ -59,28 +59,58 @@ class OutboxReader:
         self._wakeup = wakeup
         self._leave = leave
         self._waiting: deque[OutboxRow] = deque()
+        self._publishing = False
+        self._collecting = False
 
     async def next(self) -> Transaction | None:
         """The next transaction, sealed and ready, as soon as there is something to publish; None to leave.
 
+        While the one before is published it takes in what is committed meanwhile: that needn't wait for its own.
         Raises: ShardStoppedError when the outbox has a gap or a damaged row; asyncpg's errors.
         """
-        while not self._waiting:
-            if self._leave.is_set():
-                return None
-            # Cleared before the query: what is committed after it wakes us again.
-            self._wakeup.clear()
-            self._waiting.extend(await self._page())
+        self._collecting = False
+        transaction: Transaction | None = None
+        while transaction is None or self._publishing:
             if not self._waiting:
-                await self._sleep()
-        first = self._waiting[0]
-        transaction = Transaction(self._settings, self._shard, first.seq_first, first.epoch)
+                if self._leave.is_set():
+                    break
+                await self._look()
+            if self._waiting:
+                transaction = transaction or self._begin(self._waiting[0])
+                self._collecting = True
+                await self._fill(transaction)
+                if self._waiting:
+                    break
+        if transaction is not None:
+            transaction.seal()
+        return transaction
+
+    def publishing(self) -> None:
+        """What was handed over is being published: there is time to take in more."""
+        self._publishing = True
+
+    def published(self) -> None:
+        """The next transaction is wanted, as it is."""
+        self._publishing = False
+        if self._collecting:
+            self._wakeup.set()
+
+    def _begin(self, first: OutboxRow) -> Transaction:
+        return Transaction(self._settings, self._shard, first.seq_first, first.epoch)
+
+    async def _fill(self, transaction: Transaction) -> None:
         while self._waiting and transaction.takes(self._waiting[0]):
             row = self._waiting.popleft()
             self._follow(row)
             await transaction.add(row)
-        transaction.seal()
-        return transaction
+
+    async def _look(self) -> None:
+        """See what was committed; wait for more if that is nothing, and no longer than until it is wanted."""
+        # Cleared before the query: what is committed after it wakes us again.
+        self._wakeup.clear()
+        self._waiting.extend(await self._page())
+        if not self._waiting and not self._leave.is_set():
+            await self._sleep()
 
     def _follow(self, row: OutboxRow) -> None:
         if row.seq_first != self._cursor + 1:

@@ -216,12 +216,14 @@ class ShardRelay:
                 self._patience.over()
             while (transaction := await upcoming) is not None:
                 # The next one is read and packed while this one is under way.
+                reader.publishing()
                 upcoming = asyncio.create_task(reader.next())
                 self._step = "to a transaction"
                 await producer.publish(transaction.batches)
                 self._hints.set(self._shard, transaction.seq_last)
                 self._step = "to the request for a new epoch"
                 await producer.next_epoch()
+                reader.published()
                 self._step = "from Postgres"
                 self._patience.over()
         finally:

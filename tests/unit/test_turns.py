@@ -1,0 +1,92 @@
+"""Whose turn it is on a shard."""
+
+from __future__ import annotations
+
+import asyncio
+
+from infra.turns import EVENTS_LEAST, TURN_SECONDS, URGENT_IN_A_ROW, WANTED_SECONDS, Turns
+
+
+class Clock:
+    """A clock that goes as it is told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def order_of(turns: Turns, asked: str) -> str:
+    """In which order these get the shard, that ask for it in this order while somebody has it; capitals are urgent."""
+    had: list[str] = []
+
+    async def one(name: str) -> None:
+        async with turns.take(0, urgent=name.isupper()):
+            had.append(name)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group, turns.take(0):
+        for name in asked:
+            group.create_task(one(name))
+        await asyncio.sleep(0)
+    return "".join(had)
+
+
+async def test_what_is_urgent_goes_first_and_the_rest_as_it_came() -> None:
+    assert await order_of(Turns(), "abAcB") == "ABabc"
+
+
+async def test_what_waits_has_a_turn_after_so_many_urgent_ones() -> None:
+    urgent = "ABCDEFGHIJ"
+    assert await order_of(Turns(), f"ab{urgent}") == f"{urgent[:URGENT_IN_A_ROW]}a{urgent[URGENT_IN_A_ROW:8]}bIJ"
+
+
+async def test_shards_do_not_wait_for_each_other() -> None:
+    turns = Turns()
+    async with asyncio.timeout(5), turns.take(0), turns.take(1):
+        pass
+
+
+async def test_who_gives_up_waiting_neither_keeps_the_turn_nor_loses_it() -> None:
+    turns = Turns()
+
+    async def wait() -> None:
+        async with turns.take(0):
+            pass
+
+    async with asyncio.timeout(5):
+        async with turns.take(0):
+            waiting = [asyncio.create_task(wait()) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiting[1].cancel()
+        # The turn was just given to the first: who is cancelled with it in hand passes it on.
+        waiting[0].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not waiting[2].cancelled()
+        async with turns.take(0):
+            pass
+
+
+async def test_batches_are_kept_short_only_as_long_as_decisions_are_wanted() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    assert turns.events_most() is None
+    async with turns.take(0, urgent=True):
+        pass
+    assert turns.events_most() == EVENTS_LEAST
+    clock.now += WANTED_SECONDS
+    assert turns.events_most() is None
+
+
+async def test_how_short_follows_how_long_an_event_takes() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    for _ in range(50):
+        async with turns.take(0, events=100):
+            clock.now += 100 * TURN_SECONDS / 250
+    async with turns.take(0, urgent=True):
+        pass
+    most = turns.events_most()
+    assert most is not None
+    assert 240 <= most <= 260
