@@ -37,10 +37,11 @@ def hold(hold_id: str, tenant: str, json_wanted: bool) -> None:
     if json_wanted:
         click.echo(as_json(found))
     else:
-        _show_hold(found)
+        show_hold(found)
 
 
-def _show_hold(found: HoldDocument) -> None:
+def show_hold(found: HoldDocument) -> None:
+    """A hold for people."""
     unit = found["currency"]
     click.echo(f"hold {found['hold_id']}: {found['status']}")
     way = "to" if found["direction"] == "in" else "out of"
@@ -66,10 +67,11 @@ def authorization(provider: str, external_id: str, tenant: str, json_wanted: boo
     if json_wanted:
         click.echo(as_json(found))
     else:
-        _show_authorization(found)
+        show_authorization(found)
 
 
-def _show_authorization(found: AuthorizationDocument) -> None:
+def show_authorization(found: AuthorizationDocument) -> None:
+    """A card payment for people, with a line for each of its events."""
     unit = found["currency"] or ""
     confirmed = "confirmed" if found["confirmed"] else "not confirmed"
     click.echo(f"{found['provider']} {found['external_id']}: {found['status']}, {confirmed}")

@@ -48,14 +48,17 @@ class CardPayment(AboutAuthorization):
 
     amount: Annotated[FromZero, Field(description="Minor units of `currency`; 0 asks whether the card is good.")]
     currency: Currency
-    card_id: Id
+    card_id: Annotated[Id, Field(description="The card, as `card.assign` names it. Never its number.")]
     merchant: MerchantV1
     account: Annotated[
         Maybe[AccountName], Field(description="The account that pays; without one only lines of credit are asked.")
     ] = None
     hold_amount: Annotated[
         Maybe[FromZero],
-        Field(description="What is held on the account; by default the approved amount, as on partial approval."),
+        Field(
+            description="What is held on the account, in minor units of `currency`, where that isn't the approved "
+            "amount: a fuel pump asks for 1 and holds 100. On partial approval the approved amount is held."
+        ),
     ] = None
     expires_at: Annotated[
         Maybe[Instant], Field(description="When what isn't captured is given back; by default in seven days.")
@@ -92,7 +95,10 @@ class AuthorizationConfirmedV1(AuthorizationEvent):
 class AuthorizationAdjustedV1(AuthorizationEvent):
     """More or less than was approved is asked for; one older, by `time`, than the last applied one changes nothing."""
 
-    amount: Annotated[FromZero, Field(description="The new total, in the authorization's currency.")]
+    amount: Annotated[
+        FromZero,
+        Field(description="The new total, in minor units of the authorization's currency; past the limit if need be."),
+    ]
     expires_at: Annotated[Maybe[Instant], Field(description="In place of the one that it had.")] = None
 
 
@@ -102,7 +108,9 @@ class AuthorizationCapturedV1(AuthorizationEvent):
     # Where there may be no authorization, only the event itself can say what its amount is of.
     model_config = ConfigDict(json_schema_extra=needed_where("force_post", "currency", is_true=True))
 
-    amount: Annotated[Amount, Field(description="May exceed what was authorized. In the authorization's currency.")]
+    amount: Annotated[
+        Amount, Field(description="Minor units of the authorization's currency; may exceed what was authorized.")
+    ]
     final: Annotated[bool, Field(description="Whether what is still authorized beyond it is given back.")] = True
     force_post: Annotated[bool, Field(description="Whether it counts without any authorization.")] = False
     account: Annotated[
@@ -120,15 +128,19 @@ class AuthorizationCapturedV1(AuthorizationEvent):
 class AuthorizationRefundedV1(AuthorizationEvent):
     """Money of an authorization came back."""
 
-    amount: Annotated[Amount, Field(description="In the authorization's currency.")]
+    amount: Annotated[Amount, Field(description="Minor units of the authorization's currency.")]
 
 
 class AuthorizationReleasedV1(AuthorizationEvent):
     """What was authorized will not be taken, or not all of it."""
 
-    amount: Annotated[Maybe[Amount], Field(description="What is given back; by default all that isn't captured.")] = (
-        None
-    )
+    amount: Annotated[
+        Maybe[Amount],
+        Field(
+            description="What is given back, in minor units of the authorization's currency; by default all that "
+            "isn't captured."
+        ),
+    ] = None
     reason: Literal["cancelled", "refused", "expired", "partial"]
 
 

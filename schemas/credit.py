@@ -33,6 +33,7 @@ OwnerRef = Annotated[
     ),
 ]
 OwnerType = Annotated[Id, Field(description="What kind of thing the owner is, such as `employee` or `team`.")]
+CardId = Annotated[Id, Field(description="The card, as `authorization.requested` names it. Never its number.")]
 Credits = Annotated[FromZero, Field(description="Minor units of the line's currency, 0 or more.")]
 
 
@@ -62,7 +63,7 @@ class MatchRuleV1(Wire):
 class ExpenseCategoryCreateV1(Wire):
     """Make a category of expenses that lines of credit can be for."""
 
-    code: Id
+    code: Annotated[Id, Field(description="By which lines of credit and resolvers name it; it never changes.")]
     name: Id
     description: Maybe[Description] = None
     reference: Annotated[Maybe[Id], Field(description="What the tenant's own systems call it.")] = None
@@ -84,7 +85,7 @@ class LineOfCreditCreateV1(Wire):
     expense_category: Annotated[Id, Field(description="The category's code.")]
     currency: Currency
     credits_limit: Credits = 0
-    expensed_credits: Annotated[Credits, Field(description="What was spent of it before.")] = 0
+    expensed_credits: Annotated[Credits, Field(description="What was spent of it before, in minor units.")] = 0
 
 
 class LineOfCreditSetLimitV1(Wire):
@@ -111,7 +112,7 @@ class LineOfCreditTerminateV1(Wire):
 class CardAssignV1(Wire):
     """Say whose card it is: its payments are taken from the lines of credit of this owner."""
 
-    card_id: Id
+    card_id: CardId
     owner_type: OwnerType
     owner_ref: OwnerRef
 
@@ -119,6 +120,6 @@ class CardAssignV1(Wire):
 class CardUnassignV1(Wire):
     """Say that a card is not this owner's any more."""
 
-    card_id: Id
+    card_id: CardId
     owner_type: OwnerType
     owner_ref: OwnerRef

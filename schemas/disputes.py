@@ -13,7 +13,7 @@ OutcomeId = Annotated[
     Maybe[Id], Field(description="Tells the outcomes of one dispute apart, where it is decided in parts.")
 ]
 DisputedAmount = Annotated[
-    Maybe[Amount], Field(description="In the dispute's currency; by default what is still held.")
+    Maybe[Amount], Field(description="Minor units of the dispute's currency; by default what is still held.")
 ]
 DisputeFees = Annotated[Fees, Field(description="What the scheme charges for it, in minor units; 0 or more.")]
 

@@ -21,6 +21,7 @@ Bigint = Annotated[int, Field(ge=-BIGINT_MAX - 1, le=BIGINT_MAX)]
 Signed = Annotated[Bigint, Field(description="Minor units of `currency`, debit positive, credit negative.")]
 Natural = Annotated[Bigint, Field(description="Minor units, positive in the account's normal direction.")]
 Unsigned = Annotated[int, Field(ge=0, le=BIGINT_MAX)]
+Minor = Annotated[Unsigned, Field(description="Minor units of `currency`, 0 or more.")]
 Version = Annotated[
     int, Field(ge=1, le=BIGINT_MAX, description="Counts from 1 without gaps, per account and currency.")
 ]
@@ -65,9 +66,13 @@ class BalanceChangedV1(Wire):
     type: AccountType
     version: Version
     posted: Signed
-    pending: Annotated[Signed, Field(description="What is dated in the future; debit positive, credit negative.")]
-    held: Annotated[Unsigned, Field(description="What holds set aside.")]
-    available: Annotated[Natural, Field(description="Natural posted less held.")]
+    pending: Annotated[
+        Signed, Field(description="What is dated in the future: minor units, debit positive, credit negative.")
+    ]
+    held: Annotated[Unsigned, Field(description="What holds and card payments set aside, in minor units.")]
+    available: Annotated[
+        Natural, Field(description="Natural posted less held: minor units, positive in the account's normal direction.")
+    ]
     change: BalanceDeltaV1
     entry_id: Maybe[Uuid] = None
     hold_id: Maybe[Id] = None
@@ -154,8 +159,10 @@ class SubledgerRestatedV1(Wire):
     from_entry_id: Annotated[Uuid, Field(description="The inserted record.")]
     from_created_at: Instant
     count: Annotated[int, Field(ge=1, le=BIGINT_MAX, description="How many records come after it.")]
-    shift: Annotated[Signed, Field(description="By how much each of their balances moved.")]
-    balance: Annotated[Signed, Field(description="The subledger's balance now.")]
+    shift: Annotated[
+        Signed, Field(description="By how much each of their balances moved: minor units, debit positive.")
+    ]
+    balance: Annotated[Signed, Field(description="The subledger's balance now: minor units, debit positive.")]
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------
@@ -180,7 +187,10 @@ class LineOfCreditStateV1(Wire):
     """What a line of credit has left after a decision."""
 
     id: Id
-    available: Bigint
+    available: Annotated[
+        Bigint,
+        Field(description="Minor units of its currency; below 0 where facts went past its limit."),
+    ]
 
 
 class AccountStateV1(Wire):
@@ -188,7 +198,7 @@ class AccountStateV1(Wire):
 
     name: AccountName
     posted: Signed
-    held: Unsigned
+    held: Minor
     available: Natural
 
 
@@ -203,15 +213,24 @@ class AuthorizationDecidedV1(Wire):
     ]
     reason: Annotated[Maybe[DecisionReason], Field(description="The first check that failed, or `partial`.")] = None
     reasons: Annotated[list[DecisionReason], Field(description="All checks that failed or were short.")]
-    amount: Unsigned
-    approved_amount: Unsigned
-    hold_amount: Maybe[Unsigned] = None
+    amount: Annotated[Minor, Field(description="What was asked for, in minor units of `currency`.")]
+    approved_amount: Annotated[
+        Minor, Field(description="Minor units of `currency`; 0 when declined, less than `amount` when partly approved.")
+    ]
+    hold_amount: Annotated[
+        Maybe[Minor], Field(description="What is held on the account for it, in minor units of `currency`.")
+    ] = None
     currency: Currency
-    expense_categories: list[Id]
-    lines_of_credit: list[LineOfCreditStateV1]
-    account: Maybe[AccountStateV1] = None
+    expense_categories: Annotated[list[Id], Field(description="The categories that the payment is of, by their codes.")]
+    lines_of_credit: Annotated[
+        list[LineOfCreditStateV1], Field(description="The lines that were found for it, and what each has left now.")
+    ]
+    account: Annotated[
+        Maybe[AccountStateV1],
+        Field(description="The account that pays, after the decision; without one there is none."),
+    ] = None
     cause: CauseV1
-    decided_at: Instant
+    decided_at: Annotated[Instant, Field(description="When the ledger recorded the decision.")]
 
 
 class AuthorizationChangedV1(Wire):
@@ -219,11 +238,19 @@ class AuthorizationChangedV1(Wire):
 
     provider: Id
     external_id: Id
-    status: Literal["pending", "declined", "approved", "captured", "released"]
-    confirmed: bool
-    authorized: Unsigned
-    captured: Unsigned
-    refunded: Unsigned
+    status: Annotated[
+        Literal["pending", "declined", "approved", "captured", "released"],
+        Field(description="`pending`: confirmed, and not decided yet."),
+    ]
+    confirmed: Annotated[bool, Field(description="Whether the processor has said that the payment exists.")]
+    authorized: Annotated[
+        Unsigned,
+        Field(
+            description="The approved amount as later events changed it; minor units of the authorization's currency."
+        ),
+    ]
+    captured: Annotated[Unsigned, Field(description="What was taken so far, in the same minor units.")]
+    refunded: Annotated[Unsigned, Field(description="What came back so far, in the same minor units.")]
     superseded: Annotated[Maybe[bool], Field(description="The event was older than one that was applied.")] = None
     cause: CauseV1
     recorded_at: RecordedAt
@@ -272,7 +299,12 @@ class CommandAppliedV1(Wire):
     """A command was applied."""
 
     event: EventReferenceV1
-    result: Annotated[dict[str, Any], Field(description="The ids it made, such as `account_id` or `entry_id`.")]
+    result: Annotated[
+        dict[str, Any],
+        Field(
+            description="The ids it made or was about, such as `account_id`, `entry_id`, or `hold_id` with `status`."
+        ),
+    ]
 
 
 # --- seals ----------------------------------------------------------------------------------------------------------

@@ -60,9 +60,15 @@ def _fields(schema: Schema) -> list[str]:
     required = schema.get("required", [])
     rows = ["| field | if left out | what it is |", "|---|---|---|"]
     for name, field in schema["properties"].items():
-        mark = "required" if name in required else f"`{field['default']}`" if "default" in field else ""
+        mark = "required" if name in required else f"`{_default(field)}`" if "default" in field else ""
         rows.append(f"| `{name}` | {mark} | {_meaning(field)} |")
     return [*rows, ""] if schema["properties"] else []
+
+
+def _default(field: Schema) -> str:
+    """A default as it would stand in the JSON; a text without its quotes."""
+    default = field["default"]
+    return default if isinstance(default, str) else json.dumps(default)
 
 
 def _meaning(field: Schema) -> str:

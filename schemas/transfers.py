@@ -26,5 +26,5 @@ class TransferReversedV1(MoneyFact):
     transfer_id: Id
     reversal_id: Annotated[Maybe[Id], Field(description="Tells the reversals of one transfer apart.")] = None
     amount: Annotated[
-        Maybe[Amount], Field(description="In the transfer's currency; by default what is left of it.")
+        Maybe[Amount], Field(description="Minor units of the transfer's currency; by default what is left of it.")
     ] = None

@@ -44,7 +44,10 @@ class Waiting(TypedDict):
 
 
 class ToldOutput(TypedDict):
-    """One output of an event. `topic` (short name), `type` and `key` are None when the outbox no longer has it."""
+    """One output of an event. `topic` (short name), `type` and `key` are None when the outbox no longer has it.
+
+    `said` is the data of what was said about an authorization: how it stood after the event.
+    """
 
     id: str | None
     seq: int
@@ -53,6 +56,7 @@ class ToldOutput(TypedDict):
     type: str | None
     key: str | None
     published: bool
+    said: NotRequired[Any]
 
 
 @final
@@ -81,11 +85,11 @@ async def explain_entry(connection: AsyncConnection, tenant_id: str, entry_id: U
     event_seq = await connection.scalar(
         select(entries.c.event_seq).where(entries.c.shard == shard, entries.c.seq == document["seq"])
     )
-    row = await _event(connection, shard, int(event_seq or 0))
+    row = await find_event(connection, shard, int(event_seq or 0))
     return {
-        "event": await _origin(connection, row),
+        "event": await origin_of(connection, row),
         "entry": document,
-        "outputs": await _outputs(connection, shard, row.seq, row.seq + row.outputs - 1),
+        "outputs": await outputs_of(connection, shard, row.seq, row.seq + row.outputs - 1),
     }
 
 
@@ -121,12 +125,14 @@ async def explain_account(
     }
 
 
-async def _event(connection: AsyncConnection, shard: int, seq: int) -> Row[Any]:
+async def find_event(connection: AsyncConnection, shard: int, seq: int) -> Row[Any]:
+    """The row of the journal's events at this seq."""
     found = await connection.execute(select(events).where(events.c.shard == shard, events.c.seq == seq))
     return found.one()
 
 
-async def _origin(connection: AsyncConnection, row: Row[Any]) -> Origin:
+async def origin_of(connection: AsyncConnection, row: Row[Any]) -> Origin:
+    """Which event a row is of, where it was read, and whether it had to wait."""
     origin: Origin = {
         "type": row.type,
         "id": row.event_id,
@@ -141,7 +147,7 @@ async def _origin(connection: AsyncConnection, row: Row[Any]) -> Origin:
         "data": json.loads(row.data),
     }
     if row.resumes is not None:
-        waited = await _event(connection, row.shard, row.resumes)
+        waited = await find_event(connection, row.shard, row.resumes)
         origin["parked"] = {
             "seq": waited.seq,
             "since": waited.recorded_at,
@@ -151,7 +157,7 @@ async def _origin(connection: AsyncConnection, row: Row[Any]) -> Origin:
     return origin
 
 
-async def _outputs(connection: AsyncConnection, shard: int, first: int, last: int) -> list[ToldOutput]:
+async def outputs_of(connection: AsyncConnection, shard: int, first: int, last: int) -> list[ToldOutput]:
     """The outputs of an event, from its row of the outbox; an event's outputs are never in two."""
     reached = await connection.scalar(select(relayed.c.seq).where(relayed.c.shard == shard))
     row = (
@@ -172,6 +178,8 @@ async def _outputs(connection: AsyncConnection, shard: int, first: int, last: in
             known["topic"], known["type"] = TOPICS[output.topic], TYPES[output.type]
             known["partition"] = output.partition
             known["key"] = None if output.key is None else output.key.decode()
+            if known["topic"] == "decisions":
+                known["said"] = json.loads(output.value or b"{}").get("data")
             told.append(known)
     return told
 

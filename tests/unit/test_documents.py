@@ -17,7 +17,7 @@ from schemas.asyncapi import asyncapi as asyncapi_document
 from schemas.documents import documents
 from schemas.envelope import CONTENT_TYPE
 from schemas.examples import example, example_headers
-from schemas.json_schemas import message_schema, message_types
+from schemas.json_schemas import DEFS, message_parts, message_schema, message_types
 from schemas.reference import MARKER, reference
 from schemas.registry import EVENT_TYPES, OUTPUT_TYPES
 from schemas.rejections import REJECTION_CODES
@@ -198,6 +198,31 @@ def test_a_schema_says_which_types_need_a_key(event_type: str) -> None:
     right = example(event_type)
     assert not VALIDATORS[event_type].is_valid({name: right[name] for name in right if name != "idempotencykey"})
     assert not VALIDATORS[event_type].is_valid(right | {"idempotencykey": None})
+
+
+COUNTERS = frozenset(
+    {
+        "expect_version",
+        "version",
+        "shard",
+        "epoch",
+        "seq",
+        "seq_first",
+        "seq_last",
+        "count",
+        "counts",
+        "partition",
+        "offset",
+    }
+)
+
+
+@pytest.mark.parametrize("event_type", message_types())
+def test_every_amount_says_in_which_units_it_is(event_type: str) -> None:
+    _, definitions = message_parts(event_type, DEFS)
+    fields = {name: field for each in definitions.values() for name, field in each.get("properties", {}).items()}
+    amounts = {name for name, field in fields.items() if "'integer'" in str(field)} - COUNTERS
+    assert {name for name in amounts if "inor units" not in fields[name].get("description", "")} == set()
 
 
 # --- lists that stand twice -----------------------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""Where a hold or a card payment stands, and by which events: each from its place in Kafka to what was said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TypedDict, final
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.expiry import HoldExpired
+from domain.ids import place_of
+from domain.keys import natural_key
+from domain.reservations import hold_key
+from infra.postgres.queries_cards import AuthorizationDocument, authorization
+from infra.postgres.queries_explained import Origin, ToldOutput, find_event, origin_of, outputs_of
+from infra.postgres.queries_holds import HoldDocument, hold
+from infra.postgres.queries_outcomes import held_keys
+from infra.postgres.queries_places import find_shard
+from infra.postgres.tables import holds
+
+
+class ExplainedEvent(TypedDict):
+    """One handling of an event: `outcome` is applied, parked or rejected, `code` why it wasn't applied."""
+
+    event: Origin
+    outcome: str
+    code: str | None
+    outputs: list[ToldOutput]
+
+
+@final
+class ExplainedAuthorization(TypedDict):
+    """All that was applied to an authorization, in the order of the ledger."""
+
+    authorization: AuthorizationDocument
+    events: list[ExplainedEvent]
+
+
+@final
+class ExplainedHold(TypedDict):
+    """What made a hold, captured and ended it, in the order of the ledger.
+
+    Of its adjustments only the `time` of the last one is known: no index leads to them.
+    """
+
+    hold: HoldDocument
+    adjusted_at: datetime | None
+    events: list[ExplainedEvent]
+
+
+async def explain_authorization(
+    connection: AsyncConnection, tenant_id: str, provider: str, external_id: str
+) -> ExplainedAuthorization:
+    """A card payment, and each event of its life from its place in Kafka to what was said of it. Raises: NotFound."""
+    shard = await find_shard(connection, tenant_id)
+    document = await authorization(connection, tenant_id, provider, external_id)
+    seqs = [event["seq"] for event in document["events"]]
+    return {"authorization": document, "events": await _told(connection, shard, seqs)}
+
+
+async def explain_hold(connection: AsyncConnection, tenant_id: str, hold_id: str) -> ExplainedHold:
+    """A hold, and the events that made and ended it, each as `explain_authorization` tells it. Raises: NotFound."""
+    shard = await find_shard(connection, tenant_id)
+    document = await hold(connection, tenant_id, hold_id)
+    key = hold_key(tenant_id, hold_id)
+    ends = HoldExpired(document["expires_at"], hold_id).natural_key(tenant_id)
+    keys = (key, natural_key(tenant_id, "capture", hold_id, None), natural_key(tenant_id, "void", hold_id), ends)
+    claimed = await held_keys(connection, shard, map(bytes, keys))
+    captured = {place_of(UUID(entry_id))[2] for entry_id in document["entry_ids"]}
+    adjusted_at = await connection.scalar(
+        select(holds.c.adjusted_at).where(holds.c.shard == shard, holds.c.hold_key == UUID(bytes=bytes(key)))
+    )
+    return {
+        "hold": document,
+        "adjusted_at": adjusted_at,
+        "events": await _told(connection, shard, sorted({*claimed.values(), *captured})),
+    }
+
+
+async def _told(connection: AsyncConnection, shard: int, seqs: Iterable[int]) -> list[ExplainedEvent]:
+    told: list[ExplainedEvent] = []
+    for seq in seqs:
+        row = await find_event(connection, shard, seq)
+        told.append(
+            {
+                "event": await origin_of(connection, row),
+                "outcome": row.outcome,
+                "code": row.code,
+                "outputs": await outputs_of(connection, shard, seq, seq + row.outputs - 1),
+            }
+        )
+    return told
