@@ -3,61 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import asyncpg
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from consumers.bench_controls import measure_controls
+from consumers.bench_ledger import ledger_to_measure
 from consumers.bench_load import Load, Message
 from consumers.demo_ledger import running_ledger
 from infra.devstack import RunningStack
-from infra.kafka.connection import client_arguments, wait_for_kafka
-from infra.kafka.topics import ensure_topics
-from infra.postgres.migrate import migrate
+from infra.kafka.connection import client_arguments
 from infra.settings import Settings
 
 WARM_SECONDS = 15
+CONTROL_SECONDS = 4
 DRAIN_SECONDS = 60.0
 PARTS = {"p50": 50, "p90": 90, "p99": 99}
 
 Figures = dict[str, Any]
 Say = Callable[[str], None]
-
-
-@asynccontextmanager
-async def ledger_to_measure(stack: RunningStack) -> AsyncIterator[Settings]:
-    """A database and topics of their own on this stack, so that nobody's books are touched."""
-    name = f"bench_{secrets.token_hex(4)}"
-    url = f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
-    settings = replace(Settings(), database_url=url, kafka_bootstrap=stack.kafka_bootstrap)
-    settings = replace(settings, topic_prefix=f"{name}.", group_id=name, client_id=name)
-    await _administer(stack, f"CREATE DATABASE {name}")
-    try:
-        await wait_for_kafka(settings)
-        await migrate(settings)
-        connection = await asyncpg.connect(settings.asyncpg_dsn)
-        try:
-            await ensure_topics(settings, connection)
-        finally:
-            await connection.close()
-        yield settings
-    finally:
-        await _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _administer(stack: RunningStack, statement: str) -> None:
-    connection = await asyncpg.connect(stack.database_url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @dataclass(slots=True)
@@ -209,6 +179,8 @@ async def measure(
                 await bench.ask(per_second=rate, seconds=WARM_SECONDS)
                 say(f"{rate} requests a second for {seconds} s")
                 rows.append(figures(f"{rate}/s", await bench.ask(per_second=rate, seconds=seconds)))
+                say("the same servers without the ledger")
+                rows += await _controls(settings, rows[0])
                 say(f"the same, with {payments} payments a second on the same shards")
                 beside = await bench.ask(per_second=rate, seconds=seconds, payments=payments)
                 rows.append(figures(f"{rate}/s beside {payments} payments/s", beside))
@@ -221,18 +193,32 @@ async def measure(
     return rows
 
 
+async def _controls(settings: Settings, decided: Figures) -> list[Figures]:
+    """What of it any program pays on these servers; `decided` gets how many times all of that it took."""
+    controls = await measure_controls(settings, seconds=CONTROL_SECONDS)
+    rows = [
+        {"what": what, "requests": len(took), **_parts([second * 1_000 for second in took])}
+        for what, took in controls.items()
+    ]
+    decided["times_control"] = round(decided["p50"] / sum(row["p50"] for row in rows), 2)
+    return rows
+
+
 def figures(what: str, asked: list[_Asked]) -> Figures:
     """Milliseconds from sending to reading, and the middle of each part of the way."""
-    took = sorted((one.read - one.sent) * 1_000 for one in asked)
-    row: Figures = {"what": what, "requests": len(took)}
-    row |= {name: round(_part(took, part), 1) for name, part in PARTS.items()}
-    row["max"] = round(took[-1], 1)
+    row: Figures = {"what": what, "requests": len(asked)}
+    row |= _parts([(one.read - one.sent) * 1_000 for one in asked])
     ways = {
         "to_kafka": [one.acknowledged - one.sent for one in asked],
         "to_decision": [one.decided - one.sent for one in asked],
         "to_subscriber": [one.read - one.decided for one in asked],
     }
     return row | {name: round(_part(sorted(way), 50) * 1_000, 1) for name, way in ways.items()}
+
+
+def _parts(took: list[float]) -> dict[str, float]:
+    ordered = sorted(took)
+    return {name: round(_part(ordered, part), 1) for name, part in PARTS.items()} | {"max": round(ordered[-1], 1)}
 
 
 def _part(ordered: list[float], part: int) -> float:

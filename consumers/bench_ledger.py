@@ -1,0 +1,45 @@
+"""A ledger to measure, on servers that may have others."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+
+from infra.devstack import RunningStack
+from infra.kafka.connection import wait_for_kafka
+from infra.kafka.topics import ensure_topics
+from infra.postgres.migrate import migrate
+from infra.settings import Settings
+
+
+@asynccontextmanager
+async def ledger_to_measure(stack: RunningStack) -> AsyncIterator[Settings]:
+    """A database and topics of their own on this stack, so that nobody's books are touched."""
+    name = f"bench_{secrets.token_hex(4)}"
+    url = f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
+    settings = replace(Settings(), database_url=url, kafka_bootstrap=stack.kafka_bootstrap)
+    settings = replace(settings, topic_prefix=f"{name}.", group_id=name, client_id=name)
+    await _administer(stack, f"CREATE DATABASE {name}")
+    try:
+        await wait_for_kafka(settings)
+        await migrate(settings)
+        connection = await asyncpg.connect(settings.asyncpg_dsn)
+        try:
+            await ensure_topics(settings, connection)
+        finally:
+            await connection.close()
+        yield settings
+    finally:
+        await _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _administer(stack: RunningStack, statement: str) -> None:
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
