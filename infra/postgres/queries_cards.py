@@ -145,7 +145,7 @@ async def line(connection: AsyncConnection, tenant_id: str, line_of_credit_id: s
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         theirs = select(lines_of_credit.c.line_of_credit_id).where(*_of(lines_of_credit, shard, tenant_id))
-        there = [repr(each) for each in await connection.scalars(theirs.limit(NAMED_MAX + 1))]
+        there = sorted(repr(each) for each in await connection.scalars(theirs.limit(NAMED_MAX + 1)))
         missing = f"tenant {tenant_id!r} has no line of credit {line_of_credit_id!r}"
         raise NotFound(missing + named(there, "lines of credit"))
     return _line(row)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -14,8 +15,11 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ids import entry_id
+from domain.keys import Key
+from domain.reservations import authorization_key, hold_key, line_key
 from infra.postgres import queries
 from infra.postgres.queries import EntryFilter
+from infra.postgres.queries_explained_cards import explain_authorization, explain_hold
 from infra.postgres.reading import reading
 from infra.settings import Settings
 
@@ -24,7 +28,8 @@ pytestmark = pytest.mark.shards(1)
 TENANT = "acme"
 SEQ = 12_345
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
-# 30,000 entries of two postings each on 1,001 accounts, ten days, one output each.
+# 30,000 entries of two postings each on 1,001 accounts, ten days, one output each; as many holds, card payments of
+# two events each, lines and cards.
 FILL = """
 INSERT INTO tenants VALUES ('acme', 0);
 UPDATE shards SET next_seq = 30001;
@@ -59,13 +64,50 @@ SELECT 0, account_id, currency, sum(amount), 0, 0, 1, now() FROM postings GROUP 
 INSERT INTO balance_days
 SELECT 0, account_id, currency, (effective_at AT TIME ZONE 'UTC')::date AS day, sum(amount), min(seq), max(seq)
 FROM postings GROUP BY account_id, currency, day;
+
+CREATE TEMPORARY TABLE keys AS
+SELECT n, lpad(n::text, 32, '0')::uuid AS key, lpad((1 + n % 1000)::text, 32, '0')::uuid AS account
+FROM generate_series(1, 30000) n;
+
+INSERT INTO holds
+SELECT 0, key, 'acme', 'h' || n, account, 'EUR', 'out', NULL, 'pending', 1, 1, 0, now(), NULL, '{}' FROM keys;
+
+INSERT INTO hold_changes
+SELECT 0, n, account, 'EUR', 1, n, n FROM keys;
+
+INSERT INTO authorizations
+SELECT 0, key, 'acme', 'visa', 'x' || n, 'approved', false, 'EUR', account, 'approved', 'ledger', NULL, '{}',
+       1, 1, 1, 0, 0, 0, 0, 1, '{}', '{}', now(), NULL
+FROM keys;
+
+INSERT INTO authorization_events
+SELECT 0, key, 1 + (n + more) % 30000 FROM keys, generate_series(0, 1) more;
+
+INSERT INTO idempotency_keys
+SELECT 0, key, n, 1, 1 FROM keys;
+
+INSERT INTO parked
+SELECT 0, n, lpad((n + 50000)::text, 32, '0')::uuid, now() FROM keys;
+
+INSERT INTO expense_categories
+SELECT 0, key, 'acme', 'code:' || n, 'name', NULL, NULL, '[]' FROM keys WHERE n <= 1000;
+
+INSERT INTO lines_of_credit
+SELECT 0, key, key, 'acme', 'line:' || n, 'employee', (1 + n % 1000)::text, 'code:' || n, 'EUR', 1, 0, false FROM keys;
+
+INSERT INTO cards
+SELECT 0, key, 'acme', 'card:' || n, 'employee', 'e' FROM keys;
 """
 FILLED = """
 SELECT oid::regclass::text
 FROM pg_class
-WHERE relkind = 'r' AND relname ~ '_s0_|^(accounts|balances|balance_days)$'
+WHERE relkind = 'r' AND relname ~ '_s0_' OR relkind = 'r' AND relname = ANY($1)
 """
-GROWING = ("accounts", "balances", "balance_days", "events", "entries", "postings")
+CARDS = (
+    "holds", "hold_changes", "authorizations", "authorization_events", "idempotency_keys", "parked",
+    "expense_categories", "lines_of_credit", "cards",
+)  # fmt: skip
+GROWING = ("accounts", "balances", "balance_days", "events", "entries", "postings", *CARDS)
 
 Read = Callable[[AsyncConnection], Awaitable[Any]]
 
@@ -74,9 +116,16 @@ Read = Callable[[AsyncConnection], Awaitable[Any]]
 async def database_settings(database_url: str, shards: int) -> Settings:
     connection = await asyncpg.connect(database_url)
     # Statistics would hide a plan that is only good with them.
-    for (table,) in await connection.fetch(FILLED):
+    for (table,) in await connection.fetch(FILLED, GROWING):
         await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     await connection.execute(FILL)
+    # Keys are hashes of names, which SQL can't make: one row of each gets its own.
+    await connection.execute("UPDATE holds SET hold_key = $1 WHERE hold_id = 'h7'", _uuid(hold_key(TENANT, "h7")))
+    line = _uuid(line_key(TENANT, "line:7"))
+    await connection.execute("UPDATE lines_of_credit SET line_key = $1 WHERE line_of_credit_id = 'line:7'", line)
+    payment = _uuid(authorization_key(TENANT, "visa", "x7"))
+    await connection.execute("UPDATE authorizations SET authorization_key = $1 WHERE external_id = 'x7'", payment)
+    await connection.execute("INSERT INTO authorization_events VALUES (0, $1, 8), (0, $1, 9)", payment)
     await connection.close()
     return replace(Settings(), database_url=database_url, shards=shards)
 
@@ -112,6 +161,10 @@ def _table(name: str) -> str:
     return name.partition("_s0_")[0]
 
 
+def _uuid(key: Key) -> UUID:
+    return UUID(bytes=bytes(key))
+
+
 async def _every(lines: Any) -> None:
     found = [line async for line in lines]
     assert found
@@ -124,6 +177,14 @@ def _entries(**wanted: Any) -> Read:
 async def _entry_that_is_not_there(connection: AsyncConnection) -> None:
     with pytest.raises(queries.NotFound):
         await queries.entry(connection, TENANT, entry_id(1, 0, SEQ))
+
+
+def _not_there(read: Read) -> Read:
+    async def refused(connection: AsyncConnection) -> None:
+        with pytest.raises(queries.NotFound):
+            await read(connection)
+
+    return refused
 
 
 READS: dict[str, tuple[Read, set[str]]] = {
@@ -152,6 +213,35 @@ READS: dict[str, tuple[Read, set[str]]] = {
         {"postings_s0_0_shard_account_id_seq_idx", "entries_s0_0_pkey"},
     ),
     "entries after": (_entries(after=NOON, limit=10), {"entries_s0_0_pkey"}),
+    "hold that is not there": (
+        _not_there(lambda c: queries.hold(c, TENANT, "h9")),
+        {"holds_pkey", "idempotency_keys_pkey", "parked_waits_for_ix"},
+    ),
+    "authorization that is not there": (
+        _not_there(lambda c: queries.authorization(c, TENANT, "visa", "y")),
+        {"authorizations_pkey", "idempotency_keys_pkey", "parked_waits_for_ix"},
+    ),
+    "hold": (lambda c: queries.hold(c, TENANT, "h7"), {"holds_pkey", "accounts_pkey"}),
+    "authorization": (
+        lambda c: queries.authorization(c, TENANT, "visa", "x7"),
+        {"authorizations_pkey", "authorization_events_pkey", "events_s0_0_pkey", "hold_changes_pkey"},
+    ),
+    "line": (lambda c: queries.line(c, TENANT, "line:7"), {"lines_of_credit_pkey"}),
+    "explain authorization": (
+        lambda c: explain_authorization(c, TENANT, "visa", "x7"),
+        {"authorizations_pkey", "authorization_events_pkey", "events_s0_0_pkey"},
+    ),
+    "explain hold": (lambda c: explain_hold(c, TENANT, "h7"), {"holds_pkey", "idempotency_keys_pkey"}),
+    "line that is not there": (
+        _not_there(lambda c: queries.line(c, TENANT, "L9")),
+        {"lines_of_credit_pkey", "lines_of_credit_owner_ix"},
+    ),
+    "lines": (
+        lambda c: _every(queries.list_lines(c, TENANT, owner_type="employee", owner_ref="7")),
+        {"lines_of_credit_owner_ix"},
+    ),
+    "categories": (lambda c: _every(queries.list_categories(c, TENANT)), {"expense_categories_code_uq"}),
+    "cards": (lambda c: _every(queries.list_cards(c, TENANT)), {"cards_card_id_uq"}),
     "rejections": (lambda c: _every(queries.list_rejections(c, TENANT)), {"events_s0_0_shard_seq_idx"}),
 }
 
