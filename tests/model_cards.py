@@ -354,10 +354,16 @@ class CardBook:
             return self._keep_payment(event, paid)
         lines, _ = self._resolve(event, data)
         lines = [line for line in lines if self.lines[line]["currency"] == data["currency"]]
-        if "account" in data and data["account"] not in self.accounts:
-            self.accounts[data["account"]] = self._account(data["account"], "liability")  # type: ignore[attr-defined]
+        made = data["account"] if "account" in data and data["account"] not in self.accounts else None
+        if made is not None:
+            self.accounts[made] = self._account(made, "liability")  # type: ignore[attr-defined]
         hold = data.get("hold_amount", data["amount"])
-        return self._decide(event, data, paid, lines, data["amount"], hold, [], by="stand_in")
+        try:
+            return self._decide(event, data, paid, lines, data["amount"], hold, [], by="stand_in")
+        except BaseException:
+            # What is refused makes no account.
+            self.accounts.pop(made or "", None)
+            raise
 
     def _decided(self, data: Event) -> dict[str, Any]:
         paid = self._fresh(data)

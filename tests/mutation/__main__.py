@@ -1,44 +1,38 @@
 """`make mutants`: change `domain/` in one place after the other; a test without a database must notice each.
 
-A child process per mutant: everything that isn't ours is imported once, before. First the domain runs against the
-model of the contract on histories that were drawn once, then the unit tests. What is known to survive, and why, stands
-in `survivors.json`.
+The tests: the unit tests of the domain, and histories that were drawn once and go through the domain in memory and
+through the model of the contract. A mutant is killed if a test fails; one that goes in circles is counted so, too, and
+told apart. A trial that fails by itself (an error of the tool, a machine without memory) counts as neither, and makes
+the run fail. What is known to survive, and why, stands in `survivors.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import pickle
 import random
-import resource
 import subprocess
 import sys
-import tempfile
 import time
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any
+from typing import NamedTuple
 
+import pytest
+
+from tests.mutation import trial
 from tests.mutation.mutants import Mutant, mutants
+from tests.mutation.trial import ROOT, Verdict
 
-ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).parent / "survivors.json"
 KILLED_MIN = 0.9
-CPU_SECONDS_MAX = 60
-"""A mutant that goes in circles; of CPU time, so that a busy machine kills none."""
-HISTORIES = 15
-OURS = ("consumers", "domain", "infra", "tests")
-UNIT_TESTS = (
-    "test_refusals_in_order.py", "test_keys_ids_and_money.py", "test_outputs_are_as_published.py", "test_holds.py",
-    "test_authorizations.py", "test_authorization_states.py", "test_domain_corners.py",
-)  # fmt: skip
-# What only the loaders look at: it says what is fetched, and the tests on Postgres fail without it.
-NOT_DECIDING = (".needs |", ".needs.")
+CONTROL_EVERY = 200
+"""After so many trials the domain is tried unchanged, in the same way: it must survive."""
+STATE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ledgerstream" / "mutants.jsonl"
 
 _DRAW = """
 import pickle, sys
@@ -54,19 +48,40 @@ def draw(history, seed):
 draw()
 pickle.dump(drawn, open(sys.argv[1], "wb"))
 """
+_HISTORIES = 15
 
 
-class _Mutated(MetaPathFinder, Loader):
-    """Gives out one module changed."""
+class Chosen(NamedTuple):
+    """A mutant of a module."""
 
-    def __init__(self, name: str, code: CodeType) -> None:
-        self._name, self._code = name, code
+    module: str
+    mutant: Mutant
 
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        return spec_from_loader(fullname, self) if fullname == self._name else None
+    @property
+    def name(self) -> str:
+        return f"{self.module} | {self.mutant.name}"
 
-    def exec_module(self, module: ModuleType) -> None:
-        exec(self._code, module.__dict__)
+
+class Found:
+    """The verdicts so far, kept in a file, so that a run that was cut off goes on."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path, self.digest = path, digest
+        self.verdicts: dict[str, Verdict] = {}
+        self.killers: dict[str, str] = {}
+        """By whom a mutant was killed when the code or the tests were others: who is tried first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for line in path.read_text().splitlines() if path.exists() else ():
+            digest_then, name, *verdict = json.loads(line)
+            self.killers[name] = verdict[1]
+            if digest_then == digest:
+                self.verdicts[name] = Verdict(*verdict)
+
+    def add(self, chosen: Chosen, verdict: Verdict) -> None:
+        self.verdicts[chosen.name] = verdict
+        self.killers[chosen.name] = verdict.by
+        with self.path.open("a") as file:
+            file.write(json.dumps([self.digest, chosen.name, *verdict]) + "\n")
 
 
 def main() -> int:
@@ -74,89 +89,148 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", help="of domain/, without .py; by default all")
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, help="stop after so long")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long; the next run goes on")
+    parser.add_argument("--state", type=Path, default=STATE, help=f"where verdicts are kept (default {STATE})")
+    parser.add_argument("--fresh", action="store_true", help="forget the verdicts that are kept")
     asked = parser.parse_args()
-    names = asked.modules or sorted(each.stem for each in (ROOT / "domain").glob("*.py") if each.stem != "__init__")
-    chosen = [
-        (name, mutant)
-        for name in names
-        for mutant in mutants((ROOT / "domain" / f"{name}.py").read_text())
-        if not any(part in mutant.name for part in NOT_DECIDING)
-    ]
-    random.Random(asked.seed).shuffle(chosen)
-    return _run(chosen[: asked.sample], asked.seconds or float("inf"))
+    modules = asked.modules or sorted(file.stem for file in (ROOT / "domain").glob("*.py") if file.stem != "__init__")
+    chosen = [Chosen(name, mutant) for name in modules for mutant in mutants(_source(name))]
+    if asked.sample is not None:
+        random.Random(asked.seed).shuffle(chosen)
+        del chosen[asked.sample :]
+    if asked.fresh:
+        asked.state.unlink(missing_ok=True)
+    found = Found(asked.state, _digest())
+    Campaign(chosen, found, time.monotonic() + asked.seconds).run()
+    return _report(chosen, found)
 
 
-def _run(chosen: list[tuple[str, Mutant]], seconds: float) -> int:
+def _source(module: str) -> str:
+    return (ROOT / "domain" / f"{module}.py").read_text()
+
+
+def _digest() -> str:
+    """Changes with whatever may change a verdict."""
+    helpers = ("tests/model.py", "tests/model_cards.py", "tests/fixtures/desk.py", "tests/fixtures/cards.py")
+    files = [*(ROOT / "domain").glob("*.py"), *(ROOT / "tests" / "property").glob("test_*.py"), *trial.TESTS]
+    files += [ROOT / name for name in (*helpers, "tests/unit/wire_samples.py", "consumers/translate.py")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Campaign:
+    """Tries all that has no verdict yet: first in place, then anew what can't be, and whatever survived."""
+
+    def __init__(self, chosen: Sequence[Chosen], found: Found, until: float) -> None:
+        self.found, self.until, self.tried = found, until, 0
+        self.left = [each for each in chosen if found.verdicts.get(each.name, Verdict("failed")).kind == "failed"]
+        self.seconds: dict[str, float] = {}
+        self.kills: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def run(self) -> None:
+        if not self.left:
+            return
+        histories = self.found.path.with_suffix(".histories")
+        subprocess.run([sys.executable, "-c", _DRAW, str(histories), str(_HISTORIES)], check=True, cwd=ROOT)
+        os.environ[trial.HISTORIES_VARIABLE] = str(histories)
+        trial.import_what_is_not_ours()
+        anew: list[Chosen] = []
+        code, errors = trial.collect_and(lambda items: anew.extend(self._in_place(items)))
+        if errors:
+            raise SystemExit(f"the tests can't be collected ({code}): {errors[0]}")
+        trial.forget_ours()
+        self._control(trial.try_anew, "", None)
+        for each in self._timely(anew):
+            ordered = self._ordered(self.seconds, each)
+            self._note(each, trial.verdict_of(partial(trial.try_anew, *each, ordered)))
+            if self.tried % CONTROL_EVERY == 0:
+                self._control(trial.try_anew, "", None)
+
+    def _in_place(self, items: Sequence[pytest.Item]) -> list[Chosen]:
+        """Try what changes one function; gives what must be tried anew."""
+        session = trial.calls_of(items)
+        self.seconds = session.seconds
+        by_name = {item.nodeid: item for item in items}
+        trial.freeze()
+        anew: list[Chosen] = []
+        for each in self._timely(self.left):
+            changed = trial.function_changed(_source(each.module), each.mutant)
+            if changed is None:
+                anew.append(each)
+                continue
+            calling = [name for name, calls in session.calls.items() if (each.module, changed[0]) in calls]
+            ordered = [by_name[name] for name in self._ordered(calling, each)]
+            verdict = trial.verdict_of(partial(trial.try_in_place, each.module, *changed, ordered))
+            if verdict.kind in ("survived", "failed"):
+                anew.append(each)
+                continue
+            self._note(each, verdict)
+            if self.tried % CONTROL_EVERY == 0:
+                self._control(trial.run_until_noticed, items)
+        return anew
+
+    def _ordered(self, names: Iterable[str], each: Chosen) -> list[str]:
+        """Tests by name: who killed this mutant before, who killed others of its module, then the quick ones."""
+        first, kills = self.found.killers.get(each.name), self.kills[each.module]
+        return sorted(names, key=lambda name: (name != first, -kills[name], self.seconds[name]))
+
+    def _timely(self, chosen: Sequence[Chosen]) -> Iterator[Chosen]:
+        for each in chosen:
+            if time.monotonic() > self.until:
+                return
+            yield each
+
+    def _note(self, each: Chosen, verdict: Verdict) -> None:
+        self.found.add(each, verdict)
+        self.kills[each.module][verdict.by] += 1
+        self.tried += 1
+        if verdict.kind in ("survived", "failed"):
+            print(f"{verdict.kind}: domain/{each.module}.py:{each.mutant.line} {each.name} {verdict.why}", flush=True)
+        if self.tried % 100 == 0:
+            print(f"{self.tried:,} of {len(self.left):,} tried", flush=True)
+
+    def _control(self, work: Callable[..., Verdict], *arguments: object) -> None:
+        verdict = trial.verdict_of(partial(work, *arguments))
+        if verdict.kind != "survived":
+            raise SystemExit(f"the tests fail without a mutant: {verdict.by} {verdict.why}")
+
+
+def _report(chosen: Sequence[Chosen], found: Found) -> int:
     explained: dict[str, str] = json.loads(SURVIVORS.read_text())
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = Path(folder) / "histories"
-        subprocess.run([sys.executable, "-c", _DRAW, str(drawn), str(HISTORIES)], check=True, cwd=ROOT)
-        histories = pickle.loads(drawn.read_bytes())
-    _import_what_is_not_ours()
-    assert _killed(None, None, histories) is False, "the tests fail without a mutant"
-    begun, tried, survived = time.monotonic(), 0, []
-    for name, mutant in chosen:
-        if time.monotonic() - begun > seconds:
-            break
-        tried += 1
-        if tried % 25 == 0:
-            print(f"{tried:,} of {len(chosen):,} tried, {len(survived)} survived", flush=True)
-        if not _killed(name, mutant, histories):
-            survived.append(f"{name} | {mutant.name}")
-            note = "" if survived[-1] in explained else "  <- not explained"
-            print(f"survived: domain/{name}.py:{mutant.line} {mutant.name}{note}", flush=True)
-    killed = tried - len(survived)
-    print(f"{killed:,} of {tried:,} mutants killed ({killed / max(tried, 1):.1%}), of {len(chosen):,} chosen")
+    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for each in chosen:
+        verdict = found.verdicts.get(each.name)
+        for module in (each.module, "all"):
+            kinds[module]["mutants"] += 1
+            kinds[module][verdict.kind if verdict else "not tried"] += 1
     print(
-        f"{len([each for each in survived if each not in explained])} survivors are not explained in {SURVIVORS.name}"
+        f"{'module':24}{'mutants':>8}{'killed':>8}{'circled':>8}{'survived':>9}{'failed':>7}{'untried':>8}{'score':>7}"
     )
-    return 0 if killed >= KILLED_MIN * tried else 1
+    for module, count in kinds.items():
+        if module != "all":
+            print(_row(module, count))
+    print(_row("all", total := kinds["all"]))
+    survived = [each.name for each in chosen if (one := found.verdicts.get(each.name)) and one.kind == "survived"]
+    unexplained = [name for name in survived if name not in explained]
+    for name in unexplained:
+        print(f"not explained in {SURVIVORS.name}: {name}")
+    for name in explained.keys() & {each.name for each in chosen} - set(survived):
+        print(f"explained in {SURVIVORS.name} and killed: {name}")
+    whole = not total["failed"] and not total["not tried"] and not unexplained
+    return 0 if whole and _score(total) >= KILLED_MIN else 1
 
 
-def _import_what_is_not_ours() -> None:
-    """Import all that the tests need, then forget what is ours: each child imports that anew, changed."""
-    import pytest  # noqa: F401
-
-    import tests.property.test_domain_against_model  # noqa: F401
-
-    for name in [
-        each for each in sys.modules if each.partition(".")[0] in OURS and not each.startswith("tests.mutation")
-    ]:
-        if name != "tests":
-            del sys.modules[name]
+def _score(count: Counter[str]) -> float:
+    killed = count["killed"] + count["circled"]
+    return killed / max(1, killed + count["survived"])
 
 
-def _killed(name: str | None, mutant: Mutant | None, histories: list[Any]) -> bool:
-    child = os.fork()
-    if child == 0:
-        _try(name, mutant, histories)
-    _, status = os.waitpid(child, 0)
-    return status != 0
-
-
-def _try(name: str | None, mutant: Mutant | None, histories: list[Any]) -> None:
-    """In the child: 0 if no test notices."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS_MAX, CPU_SECONDS_MAX))
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    code = 1
-    try:
-        if mutant is not None:
-            sys.meta_path.insert(0, _Mutated(f"domain.{name}", compile(mutant.tree, f"domain/{name}.py", "exec")))
-        from tests.property.test_domain_against_model import agree
-
-        for history, seed in histories:
-            agree(history, seed)
-        import pytest
-
-        files = [str(file) for each in UNIT_TESTS if (file := ROOT / "tests" / "unit" / each).exists()]
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *files]))
-    except BaseException:
-        code = 1
-    finally:
-        os._exit(code)
+def _row(module: str, count: Counter[str]) -> str:
+    numbers = [count[kind] for kind in ("mutants", "killed", "circled", "survived", "failed", "not tried")]
+    widths = (8, 8, 8, 9, 7, 8)
+    return f"{module:24}" + "".join(f"{n:>{w}}" for n, w in zip(numbers, widths, strict=True)) + f"{_score(count):7.1%}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -26,23 +25,31 @@ class Mutant(NamedTuple):
 
     name: str
     line: int
-    tree: ast.Module
+    place: int
+    """Which node of the module, in the order of `_walk`."""
+    change: int
+    """Which of the changes that can be made to it."""
 
 
 def mutants(source: str) -> Iterator[Mutant]:
     """All mutants of a module, in the order of its lines. Messages to people and type hints are left alone."""
-    tree = ast.parse(source)
     lines = source.splitlines()
     seen: dict[str, int] = {}
-    for place, (where, node) in enumerate(_walk(tree, "")):
-        for what, change in _changes(node):
+    for place, (where, node) in enumerate(_walk(ast.parse(source), "")):
+        for number, (what, _) in enumerate(_changes(node)):
             line = getattr(node, "lineno", 1)
             name = f"{where or 'module'} | {lines[line - 1].strip()} | {what}"
             seen[name] = seen.get(name, 0) + 1
-            changed = copy.deepcopy(tree)
-            target = next(each for at, (_, each) in enumerate(_walk(changed, "")) if at == place)
-            _replace(changed, target, change(target))
-            yield Mutant(f"{name} | {seen[name]}", line, ast.fix_missing_locations(changed))
+            yield Mutant(f"{name} | {seen[name]}", line, place, number)
+
+
+def mutated(source: str, mutant: Mutant) -> ast.Module:
+    """The module with that one thing changed."""
+    tree = ast.parse(source)
+    target = next(node for at, (_, node) in enumerate(_walk(tree, "")) if at == mutant.place)
+    _, change = list(_changes(target))[mutant.change]
+    _replace(tree, target, change(target))
+    return ast.fix_missing_locations(tree)
 
 
 def _walk(node: ast.AST, where: str) -> Iterator[tuple[str, ast.AST]]:

@@ -36,6 +36,7 @@ class Memory:
         self.told: dict[str, list[tuple[Any, ...]]] = {}
         self.entries: dict[str, list[dict[str, Any]]] = {}
         self.state: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self.moved: dict[tuple[str, str, str], tuple[int, int, int]] = {}
         self.seq = 1
 
     def apply(self, documents: Sequence[dict[str, Any]], duplicates: int) -> None:
