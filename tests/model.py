@@ -104,6 +104,17 @@ def natural_key(event: Event) -> tuple[Any, ...] | None:
     return (parts[0], data.get("provider"), *(data.get(name) for name in parts[1:]))
 
 
+def keys_of(event: Event) -> tuple[tuple[Any, ...], tuple[Any, ...] | None, tuple[Any, ...] | None]:
+    """Its delivery, its natural key and its publisher's, where it has them."""
+    chosen = event.get("idempotencykey")
+    publisher = None if chosen is None else ("publisher", chosen)
+    return ("delivery", event["source"], event["id"]), natural_key(event), publisher
+
+
+def _told_key(event: Event, mark: str) -> tuple[Any, ...]:
+    return ("told", event["source"], event["id"], mark)
+
+
 def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
@@ -133,6 +144,10 @@ class Book(CardBook):
         self.entries: list[dict[str, Any]] = []
         self.entry_numbers: dict[str, int] = {}  # ids are given by the ledger, so the test says which is which
         self.told: list[tuple[Any, ...]] = []
+        self.moved: list[tuple[str, str, int, int, int]] = []
+        """Each change of a balance: account, currency, and what is posted, held and its version after it."""
+        self.given_back: list[Event] = []
+        """Parked facts that ended refused."""
         self.duplicates = 0
         self.now = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -141,31 +156,34 @@ class Book(CardBook):
     def handle(self, event: Event, now: datetime) -> None:
         self.now = max(self.now, now)
         mark = fingerprint(event)
-        delivery = ("delivery", event["source"], event["id"])
-        natural, chosen = natural_key(event), event.get("idempotencykey")
-        publisher = None if chosen is None else ("publisher", chosen)
-        keys = [key for key in (delivery, natural, publisher) if key is not None]
-        known = {key: self.keys[key] for key in keys if key in self.keys}
-        if all(found == mark for found in known.values()):
-            if known:
-                self.duplicates += 1
-            else:
-                self._first_time(event, mark, delivery, natural, publisher)
-        elif known.get(delivery, mark) != mark:
-            told = ("told", event["source"], event["id"], mark)
-            self._conflict(event, mark, [told], "idempotency_conflict")
-        elif delivery in known or (event["type"] in TAKEN and publisher in known and known[publisher] == mark):
+        delivery, natural, publisher = keys_of(event)
+        if self.is_duplicate(event, mark):
             self.duplicates += 1
-        elif known.get(natural, mark) != mark and event["type"] in TAKEN:
+        elif not self._known(event):
+            self._first_time(event, mark, delivery, natural, publisher)
+        elif self.keys.get(delivery, mark) != mark:
+            self._conflict(event, mark, [_told_key(event, mark)], "idempotency_conflict")
+        elif self.keys.get(natural or (), mark) != mark and event["type"] in TAKEN:
             self._conflict(event, mark, [delivery, publisher], TAKEN[event["type"]])
         else:
             self._conflict(event, mark, [delivery], "idempotency_conflict")
         self.exists = True
 
+    def is_duplicate(self, event: Event, mark: str | None = None) -> bool:
+        """Whether the event, if it came now, would be one that is known."""
+        mark = mark or fingerprint(event)
+        delivery, _, publisher = keys_of(event)
+        known = self._known(event)
+        if all(found == mark for found in known.values()):
+            return bool(known)
+        if known.get(delivery, mark) != mark:
+            return _told_key(event, mark) in self.keys
+        return delivery in known or (event["type"] in TAKEN and known.get(publisher or ()) == mark)
+
+    def _known(self, event: Event) -> dict[tuple[Any, ...], str]:
+        return {key: self.keys[key] for key in keys_of(event) if key is not None and key in self.keys}
+
     def _conflict(self, event: Event, mark: str, keys: list[Any], code: str) -> None:
-        if keys[0] in self.keys:
-            self.duplicates += 1
-            return
         for key in keys:
             if key is not None:
                 self.keys.setdefault(key, mark)
@@ -196,7 +214,7 @@ class Book(CardBook):
 
     def _resume(self) -> None:
         """Whatever came into being frees those that wait for it, in order; they may free others."""
-        arrived = deque(thing for thing in self.waiting if self._is_there(thing))
+        arrived = deque(self._arrived())
         while arrived:
             thing = arrived.popleft()
             for event in self.waiting.pop(thing):
@@ -205,12 +223,13 @@ class Book(CardBook):
                     self._judge(event)
                 except Refused as refused:
                     self._end_refused(event, str(refused))
-                arrived += [more for more in self.waiting if more not in arrived and self._is_there(more)]
+                arrived += [more for more in self._arrived() if more not in arrived]
 
     def _end_refused(self, event: Event, code: str) -> None:
         """A parked fact that ends refused gives its keys back and keeps its delivery."""
         self.told.append(("rejected", event["id"], code))
         if is_fact(event):
+            self.given_back.append(event)
             self.keys.pop(natural_key(event) or (), None)
             self.keys.pop(("publisher", event.get("idempotencykey")), None)
 
@@ -230,8 +249,11 @@ class Book(CardBook):
                     self._end_refused(event, code)
         return len(overdue)
 
-    def _is_there(self, thing: tuple[Any, ...]) -> bool:
-        return thing in self.things or (thing[0] == "payment" and bool(self.payments.get(thing)))
+    def _arrived(self) -> list[tuple[Any, ...]]:
+        """What is there and somebody waits for, in the order in which it was first waited for."""
+        there = self.waiting.keys() & self.things.keys()
+        there |= {thing for thing in self.waiting.keys() & self.payments.keys() if self.payments[thing]}
+        return [thing for thing in self.waiting if thing in there] if there else []
 
     # --- posting ----------------------------------------------------------------------------------------------------
 
@@ -325,6 +347,7 @@ class Book(CardBook):
             self.posted[name, currency] += net.get((name, currency), 0)
             self.held[name, currency] += (moved or {}).get((name, currency), 0)
             self.versions[name, currency] += 1
+            self._note(name, currency)
         data = event["data"]
         entry = {
             "kind": kind,
@@ -341,6 +364,12 @@ class Book(CardBook):
         }
         self.entries.append(entry)
         self.told.append(("entry", len(self.entries) - 1))
+
+    def _note(self, *place: str) -> None:
+        name, currency = place
+        self.moved.append(
+            (name, currency, self.posted[name, currency], self.held[name, currency], self.versions[name, currency])
+        )
 
     def _amounts(self, data: Event, *names: str) -> None:
         for name in names:

@@ -65,6 +65,7 @@ class CardBook:
         if change:
             self.held[name, currency] += change
             self.versions[name, currency] += 1
+            self._note(name, currency)  # type: ignore[attr-defined]
 
     def _may_hold(self, name: str, currency: str, change: int) -> None:
         account, place = self.accounts[name], (name, currency)
@@ -465,3 +466,26 @@ class CardBook:
                 self._give_back({}, paid)
                 ended += 1
         return ended
+
+    def end_overdue(self, event: Event, now: datetime) -> bool:
+        """Let one hold or card payment end, as the clock's event says; whether its time had come."""
+        self.now = max(self.now, now)
+        named = event["data"]
+        paid = None
+        if "hold_id" in named:
+            ending = self.things.get(("hold", None, named["hold_id"]))
+            open_status = "pending"
+        else:
+            ending = paid = self.payments_by_card.get((named["provider"], named["external_id"]))
+            open_status = "approved"
+        if ending is None or ending["status"] != open_status:
+            return False
+        if ending["ends"] > self.now or ending["ends"] != instant(named["expires_at"]):
+            return False
+        if paid is None:
+            self._end(ending, "expired")
+            self._applied(event)  # type: ignore[attr-defined]
+        else:
+            self._give_back(event, paid)
+            self._keep_payment(event, paid)
+        return True

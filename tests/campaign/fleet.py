@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,8 +81,10 @@ class Fleet:
         await self.end(member, number)
         self.members.remove(member)
 
-    async def end_all(self, number: signal.Signals = signal.SIGTERM) -> None:
-        await asyncio.gather(*(self.end(member, number) for member in self.members))
+    async def end_all(self, number: signal.Signals = signal.SIGTERM, *, roles: Sequence[str] = ()) -> None:
+        """End all, or those of these roles."""
+        ending = [member for member in self.members if not roles or member.role in roles]
+        await asyncio.gather(*(self.end(member, number) for member in ending))
 
     def launch_all(self) -> None:
         for member in self.members:

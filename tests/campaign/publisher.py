@@ -30,14 +30,20 @@ class Publisher:
 
     async def run(self, per_second: float, events: int, stop: asyncio.Event) -> None:
         """Publish until `stop` and at least so many records; late is made up for."""
-        begin = time.monotonic()
+        begin, before = time.monotonic(), self.published
         while not stop.is_set() or self.published < events:
-            due = (time.monotonic() - begin) * per_second if not stop.is_set() else events
+            due = before + (time.monotonic() - begin) * per_second if not stop.is_set() else events
             if self.published >= due:
                 await asyncio.sleep(0.05)
                 continue
+            await self.publish_next(max(1, int(min(_CHUNK, due - self.published))))
+
+    async def publish_next(self, count: int) -> None:
+        """The next stories, of at least so many records."""
+        end = self.published + count
+        while self.published < end:
             chunk: list[Drafted] = []
-            while len(chunk) < min(_CHUNK, due - self.published):
+            while len(chunk) < min(_CHUNK, end - self.published):
                 chunk += story(self._seed, self._stories)
                 self._stories += 1
             await self.publish(chunk)

@@ -12,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import asyncpg
 
 from infra.drained import NotDrainedError, Rest, until_drained
 from infra.settings import SettingsError
+from tests.campaign.figures import Figures, Look, Phase
 from tests.campaign.fleet import Fleet
 from tests.campaign.nemesis import FAULTS, Nemesis
 from tests.campaign.publisher import Publisher
@@ -30,7 +31,7 @@ from tests.campaign.verdict import Verdict, judge
 from tests.fixtures.programs import environment_of
 
 _LOOK_SECONDS = 10.0
-_RATE = 250.0
+_RATE = 280.0
 # Several processes start at once, and others may be at work on this machine.
 _WORKS_SECONDS = 300.0
 _DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELECT sum(next_seq - 1) FROM shards)"
@@ -38,7 +39,7 @@ _DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for."""
+    """What was asked for. `calm_seconds` pass after a fault, on average; `warm_events` are published before any."""
 
     seed: int = 1
     minutes: float = 1.0
@@ -49,7 +50,14 @@ class Plan:
     shards: int = 4
     defect: str = ""
     calm_seconds: float = 1.0
-    drain_seconds: float = 600.0
+    warm_events: int = 0
+    drain_seconds: float = 900.0
+    rebuild: bool = True
+
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return max(_RATE, self.events / (self.minutes * 60) * 1.02)
 
 
 def fault_names(scenario: str) -> list[str]:
@@ -60,21 +68,21 @@ def fault_names(scenario: str) -> list[str]:
 class Campaign:
     """One run, on servers of its own in a directory of its own: `begin`, some faults, `end`; in any case `close`."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, out: TextIO = sys.stdout) -> None:
         self.plan = plan
         self.servers = Servers(folder / "stack")
         self.folder = folder
-        self.done: Counter[str] = Counter()
-        self.rates: list[tuple[float, bool]] = []
+        self.figures = Figures()
+        self._out = out
         self._begin = time.monotonic()
-        self._harmed = False
+        self._phase: Phase = "before"
         self._unread = 0
         self._stop = asyncio.Event()
         self._notes = folder / "seen"
         self._tasks: list[asyncio.Task[None]] = []
 
     def say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._begin:7.1f} s  {text}", flush=True)
+        print(f"{time.monotonic() - self._begin:7.1f} s  {text}", file=self._out, flush=True)
 
     async def run(self) -> Verdict:
         try:
@@ -96,53 +104,65 @@ class Campaign:
         )
         self.publisher = Publisher(self.servers.direct, plan.seed)
         self.nemesis = Nemesis(self.servers, self.fleet, self.publisher, Recovery(self.servers, self.fleet))
-        rate = max(_RATE, plan.events / (plan.minutes * 60) * 1.02)
-        self._load = asyncio.create_task(self.publisher.run(rate, plan.events, self._stop))
-        self._tasks = [asyncio.create_task(each) for each in (self.fleet.watch(), self._watch())]
         for role, count in (("worker", plan.workers), ("relay", plan.relays), ("clock", 1)):
             for number in range(count):
                 self.fleet.start(role, f"{role}-{number}")
+        # How fast it goes without any harm is seen first.
+        await self.publisher.publish_next(max(plan.warm_events, 300))
+        self._tasks = [asyncio.create_task(each) for each in (self.fleet.watch(), self._watch())]
         async with asyncio.timeout(_WORKS_SECONDS):
-            while (await self._progress())[1] < 100:
+            while (await self._progress())[0] < (plan.warm_events or 100):
                 await asyncio.sleep(0.2)
+        self._phase = "faults"
+        self._tasks.append(asyncio.create_task(self.publisher.run(plan.rate, plan.events, self._stop)))
 
     async def harm(self, name: str, chance: random.Random) -> bool:
         """Do this once; whether it was done to its end."""
-        self._harmed = True
         try:
             told, whole = await FAULTS[name](self.nemesis, chance), True
         except Exception as failure:
             # The nemesis met what it had made itself; the ledger has to bear it all the same.
             told, whole = f"{name} was not done to its end: {failure!r}", False
             await self.nemesis.heal()
-        self._harmed = False
-        self.done[name] += 1
+        self.figures.faults[name] += 1
         self.say(told)
         return whole
 
     async def end(self) -> Verdict:
         """Undo all harm, read on to the end, and judge."""
+        keeping, watching, load = self._tasks
         await self.nemesis.heal()
         self._stop.set()
-        await self._load
+        await load
+        self._phase = "after"
+        self.figures.published = self.publisher.published
         self.say(f"{self.publisher.published:,} records published; healing, and reading on to the end")
-        drained = await self._drain()
-        self._tasks[0].cancel()
+        faults = await self._drain()
+        keeping.cancel()
+        watching.cancel()
+        # What the clock and the workers did last is published, too.
+        await self.fleet.end_all(roles=("clock", "worker"))
+        faults += [] if faults else await self._drain()
         await self.fleet.end_all()
         self.subscriber.send_signal(signal.SIGTERM)
         await asyncio.to_thread(self.subscriber.wait, 300)
+        return await self._judge(faults + self.fleet.ended)
+
+    async def _judge(self, faults: list[str]) -> Verdict:
         self.say("judging")
-        verdict = await judge(self.servers.direct, self.plan.seed, self._notes, self.nemesis.recovery.lost)
-        verdict.faults += drained + self.fleet.ended
+        servers, lost = self.servers, self.nemesis.recovery.lost
+        into = await servers.empty_database("rebuilt") if self.plan.rebuild else ""
+        verdict = await judge(servers.direct, self.plan.seed, self._notes, lost, rebuild_into=into, say=self.say)
+        verdict.faults += faults
         verdict.read_on = self._unread == 0
         self._tell(verdict)
         return verdict
 
     async def close(self) -> None:
         """Leave nothing behind but the logs."""
-        if self._tasks:
-            for task in (*self._tasks, self._load):
-                task.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if hasattr(self, "publisher"):
             await self.publisher.close()
             await self.fleet.end_all(signal.SIGKILL)
             if self.subscriber.poll() is None:
@@ -192,36 +212,52 @@ class Campaign:
 
     async def _watch(self) -> None:
         """Say now and then how fast it goes."""
-        before, then = await self._progress(), time.monotonic()
+        before, then, phase = await self._progress(), time.monotonic(), self._phase
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            due = time.monotonic() + _LOOK_SECONDS
+            while time.monotonic() < due and phase == self._phase:
+                await asyncio.sleep(0.1)
             now = await self._progress()
-            if now[1] and before[1]:
-                seconds = time.monotonic() - then
-                per_second = [(new - old) / seconds for new, old in zip(now, before, strict=True)]
-                self.rates.append((per_second[0], self._harmed))
-                self.say(f"{per_second[0]:,.0f} records/s read, {per_second[1]:,.0f} outputs/s; {now[0]:,} read")
-            if now[1]:
-                before, then = now, time.monotonic()
+            if not now[1]:
+                continue
+            seconds = time.monotonic() - then
+            read, said = (new - old for new, old in zip(now, before, strict=True))
+            look = Look(then - self._begin, seconds, read, said, self.publisher.published - now[0], phase)
+            self.figures.looks.append(look)
+            if seconds > 1:
+                self.say(f"{look.per_second:,.0f} records/s, {said / seconds:,.0f} outputs/s; {look.behind:,} behind")
+            before, then, phase = now, time.monotonic(), self._phase
 
     def _tell(self, verdict: Verdict) -> None:
-        self.say("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(self.done.items())))
+        for line in self.figures.told():
+            self.say(line)
         self.say("counts: " + ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.counts.items())))
-        if self.rates:
-            rates = sorted(rate for rate, _ in self.rates)
-            kept = sum(rates) / len(rates)
-            self.say(f"throughput: {kept:,.0f} records/s on average, {rates[len(rates) // 2]:,.0f} in the middle")
         for fault in verdict.faults[:30]:
             self.say(f"FAULT {fault}")
         self.say("nothing lost, nothing doubled" if verdict.good else f"RED: {len(verdict.faults)} faults")
 
+    def document(self, verdict: Verdict) -> dict[str, Any]:
+        """All of it for programs."""
+        plan = {"seed": self.plan.seed, "scenario": self.plan.scenario, "minutes": self.plan.minutes}
+        found = {"good": verdict.good, "faults_found": verdict.faults, "counts": dict(sorted(verdict.counts.items()))}
+        return plan | self.figures.as_json() | found
 
-async def campaign(plan: Plan, make_folder: Callable[[], str] | None = None) -> Verdict:
-    """Run it in a temporary directory; the logs of its processes stay there where the verdict is red."""
+
+async def campaign(
+    plan: Plan,
+    make_folder: Callable[[], str] | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+) -> Verdict:
+    """Run it in a temporary directory; the logs of its processes stay there where the verdict is red.
+
+    `tell` is given everything that was found as one document; what is said for people goes to standard error then.
+    """
     folder = Path(make_folder() if make_folder else tempfile.mkdtemp(prefix="ledgerstream-faults-"))
     folder.chmod(0o755)
-    running = Campaign(plan, folder)
+    running = Campaign(plan, folder, sys.stderr if tell else sys.stdout)
     verdict = await running.run()
+    if tell:
+        tell(running.document(verdict))
     if not verdict.good:
         running.say(f"the logs are in {folder}")
     return verdict

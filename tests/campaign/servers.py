@@ -109,6 +109,12 @@ class Servers:
         """A connection of the campaign's own, past the proxy."""
         return asyncpg.create_pool(self.direct.asyncpg_dsn, min_size=1, max_size=1)
 
+    async def empty_database(self, name: str) -> str:
+        """The URL of a new database on the same Postgres."""
+        async with self.connection() as connection:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        return urlsplit(self.direct.need_database_url())._replace(path=f"/{name}").geturl()
+
     # --- Kafka ------------------------------------------------------------------------------------------------------
 
     async def start_kafka(self) -> None:
