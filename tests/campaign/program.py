@@ -1,8 +1,8 @@
 """`ledgerstream` under the campaign's hands: `python -m tests.campaign.program worker`.
 
 $CAMPAIGN_CONTROL names a directory: `clock` in it holds the seconds by which this process's clock is wrong, `late`
-makes an EndTxn of each transaction come again in the middle of the next. $CAMPAIGN_DEFECT plants a defect.
-$CAMPAIGN_GREEDY makes a relay take every shard whoever has it. To freeze at a named point: points.py.
+makes an EndTxn of each transaction come again in the middle of the next, `freeze` names a point at which to stop.
+$CAMPAIGN_DEFECT plants a defect. $CAMPAIGN_GREEDY makes a relay take every shard whoever has it.
 """
 
 # ruff: noqa: E402
@@ -16,13 +16,12 @@ from typing import Any
 
 from tests.campaign import points
 
-points.install()
+CONTROL = Path(os.environ.get("CAMPAIGN_CONTROL", "/nonexistent"))
+points.install(CONTROL)
 
 from infra.kafka.relay_lease import RelayLease
 from infra.ledger import Ledger
 from tests.campaign import defects, late
-
-CONTROL = Path(os.environ.get("CAMPAIGN_CONTROL", "/nonexistent"))
 
 
 def wrong_clock() -> datetime:

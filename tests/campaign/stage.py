@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +59,8 @@ class Stage:
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    def start(self, role: str, name: str, *, die_at: str = "", freeze_at: str = "", greedy: bool = False) -> Member:
-        more = {VARIABLE: die_at, points.FREEZE: freeze_at, points.PASSED: str(self._passed(name))}
+    def start(self, role: str, name: str, *, die_at: str = "", greedy: bool = False) -> Member:
+        more = {VARIABLE: die_at, points.PASSED: str(self._passed(name))}
         return self.fleet.start(role, name, **more, **({"CAMPAIGN_GREEDY": "1"} if greedy else {}))
 
     async def ended(self, member: Member) -> None:
@@ -70,6 +70,10 @@ class Stage:
         await self._until(lambda: process.poll() is not None, f"the end of {member.name}", member)
         assert process.returncode == -signal.SIGKILL, self._log(member)
         member.process = None
+
+    def freeze_at(self, point: str) -> None:
+        """Whoever passes this point next stands still there."""
+        (self.fleet.control / points.FREEZE).write_text(point)
 
     async def frozen(self, member: Member) -> None:
         """Return when it stands still at its point."""
@@ -140,6 +144,10 @@ class Stage:
             raise NotReachedError(f"{what}: not in {SECONDS_MAX:g} s; it said {self._log(member)[-2_000:]}") from late
 
 
+def _any(_record: Drafted) -> bool:
+    return True
+
+
 @asynccontextmanager
 async def stage(stack: RunningStack, folder: Path, name: str, defect: str) -> AsyncIterator[Stage]:
     """A new ledger with its topics on servers that others use, too."""
@@ -159,14 +167,22 @@ async def stage(stack: RunningStack, folder: Path, name: str, defect: str) -> As
             await made.close()
 
 
-def stories(count: int, *, topics: frozenset[str], first: int = 0) -> list[Drafted]:
-    """The first so many stories, from one of them on, that are told on these topics alone."""
+def stories(count: int, *, types: Set[str], first: int = 0, fit: Callable[[Drafted], bool] = _any) -> list[Drafted]:
+    """The first so many stories, from one of them on, that are told in events of these types alone, and all fit."""
     found: list[Drafted] = []
     number = first
     while count:
         drafted = story(SEED, number)
-        if {each.topic for each in drafted} <= topics and all(each.event for each in drafted):
+        if all(each.event and each.event["type"] in types and fit(each) for each in drafted):
             found += drafted
             count -= 1
         number += 1
     return found
+
+
+def accounts_of(record: Drafted) -> set[tuple[str, str]]:
+    """Which accounts a request names, with their tenant."""
+    assert record.event is not None
+    data = record.event["data"]
+    names = [data["name"]] if "name" in data else [leg["account"] for leg in data["postings"]]
+    return {(record.event["tenantid"], name) for name in names}
