@@ -28,8 +28,8 @@ pytestmark = pytest.mark.shards(1)
 TENANT = "acme"
 SEQ = 12_345
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
-# 30,000 entries of two postings each on 1,001 of 10,001 accounts, ten days, one output each; as many holds, lines, cards,
-# and card payments of two events each.
+# 30,000 entries of two postings each on 1,001 of 10,001 accounts, ten days, one output each; as many holds, lines,
+# cards, and card payments of two events each.
 FILL = """
 INSERT INTO tenants VALUES ('acme', 0);
 UPDATE shards SET next_seq = 30001;
