@@ -35,8 +35,16 @@ ABANDONED_MAX = 50
 _REAP_SECONDS = 1.0
 
 
+LATE_SECONDS = 0.02
+"""By how much a call may outlast its budget and have nobody else to thank for it."""
+
+
 class NonsenseError(Exception):
     """A resolver answered what is no answer."""
+
+
+class DisturbedError(Exception):
+    """A call has had no fair chance: another one, or this one, held up all that its process does."""
 
 
 def find_class(name: str) -> Any:
@@ -165,10 +173,12 @@ class _Child:
         try:
             told = await self._resolve(question)
         except BaseException as error:
-            told = {"failed": _told(error)}
             worn_out = isinstance(error, MemoryError)
-        writer.write(_frame({"number": number, **told}))
-        if worn_out or len(self._abandoned) > ABANDONED_MAX:
+            told = {"failed": _told(error), "disturbed": worn_out or isinstance(error, DisturbedError)}
+        ends = worn_out or len(self._abandoned) > ABANDONED_MAX
+        # Said before it is done, so that nobody is asked by a process that is about to end.
+        writer.write(_frame({"number": number, "ends": ends, **told}))
+        if ends:
             os._exit(1)
 
     async def _resolve(self, question: Question) -> dict[str, Any]:
@@ -185,7 +195,7 @@ class _Child:
         return told
 
     async def _within_budget(self, call: Callable[[], Any]) -> Any:
-        """What a resolver says in time. Raises: TimeoutError, whatever it raises."""
+        """What a resolver says in time. Raises: TimeoutError, DisturbedError, whatever it raises."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         task = asyncio.create_task(_awaited(call))
@@ -195,11 +205,12 @@ class _Child:
             task.add_done_callback(self._abandoned.discard)
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             task.cancel()
-        elif loop.time() - began <= self._budget:
+        elif loop.time() - began <= self._budget or task.cancelled() or task.exception() is not None:
             return task.result()
-        elif not task.cancelled():
-            task.exception()
-        raise TimeoutError(f"no answer within {self._budget:g} s")
+        why = f"no answer within {self._budget:g} s"
+        if loop.time() - began > self._budget + LATE_SECONDS:
+            raise DisturbedError(why)
+        raise TimeoutError(why)
 
 
 async def _awaited(call: Callable[[], Any]) -> Any:

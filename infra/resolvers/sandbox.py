@@ -30,7 +30,9 @@ START_SECONDS = 30.0
 AGAIN_SECONDS = 2.0
 """How long a replacement may take to get ready."""
 ALONE_SECONDS = 1.0
-"""How long a batch goes on asking one by one, after one of its payments has cost it its process."""
+"""How long a batch goes on asking one by one, after one of its payments has cost others their answer."""
+ALONE_CALLS = 3
+"""Where the budget is large: at least as long as so many calls that take all of their time."""
 
 
 class ChildLostError(Exception):
@@ -43,6 +45,7 @@ class Sandbox:
     def __init__(self, names: Mapping[str, str], *, budget: float, memory: int = MEMORY_BYTES) -> None:
         self._names = dict(names)
         self._budget = budget
+        self._patience = len(self._names) * budget + GRACE_SECONDS
         self._memory = memory
         self._host: Process | None = None
         self._control: socket.socket | None = None
@@ -87,7 +90,7 @@ class Sandbox:
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """An answer to each question, in order; never raises for what the custom code does.
 
-        Asked all at once; if their process is lost, those without an answer are asked again, one by one.
+        Asked all at once; those that another one kept from their answer are asked again, one by one.
         """
         child = await self._free.get()
         try:
@@ -105,10 +108,11 @@ class Sandbox:
     async def _ask_alone(self, child: _Child, questions: Sequence[Question], answers: list[Answer | None]) -> _Child:
         """Ask one by one those that have no answer yet, for so long at most; the child that is left."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + ALONE_SECONDS
+        until = loop.time() + max(ALONE_SECONDS, ALONE_CALLS * self._patience)
         missing = [place for place, answer in enumerate(answers) if answer is None]
         log.warning("a custom resolver blocked or broke its process; %s payments had no answer", len(missing))
-        for place in missing if len(questions) > 1 else []:
+        # They are asked in order, so the first of them is the one to suspect; it comes last.
+        for place in missing[1:] + missing[:1] if len(questions) > 1 else []:
             if loop.time() >= until:
                 break
             child = await self._ready(child)
@@ -141,8 +145,7 @@ class Sandbox:
                 raise ChildLostError(f"their process is gone ({error})") from error
             finally:
                 theirs.close()
-        calls = len(self._names)
-        child = _Child(self._kill, patience=calls * self._budget + GRACE_SECONDS)
+        child = _Child(self._kill, patience=self._patience)
         try:
             await child.begin(ours, seconds)
         except BaseException:
@@ -210,7 +213,7 @@ class _Child:
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def ask(self, questions: Sequence[Question]) -> list[Answer | None]:
-        """An answer to each, or None where the process was lost before: it is silent for too long, or ended."""
+        """An answer to each, or None where it had no chance: the process was silent for too long, or ended."""
         assert self._writer is not None
         loop = asyncio.get_running_loop()
         first, self._number = self._number, self._number + len(questions)
@@ -239,9 +242,11 @@ class _Child:
             while True:
                 told = await _read(reader)
                 self._heard_at = loop.time()
+                self.lost = self.lost or told["ends"]
                 number = told.pop("number")
                 if self._answers.get(number, ...) is None:
-                    self._answers[number] = _answer(told)
+                    if not told.get("disturbed") or len(self._answers) == 1:
+                        self._answers[number] = _answer(told)
                     self._left -= 1
                 if not self._left:
                     self._over.set()

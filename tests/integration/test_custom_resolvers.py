@@ -81,6 +81,7 @@ async def test_one_of_the_two_can_be_custom() -> None:
         ("block", "no answer in time"),
         ("spin", "no answer in time"),
         ("late", "no answer in time"),
+        ("dawdle", "DisturbedError: no answer within 0.3 s"),
         ("wait", "TimeoutError: no answer within 0.3 s"),
         ("deaf", "TimeoutError: no answer within 0.3 s"),
         ("raise", "ValueError"),
@@ -124,11 +125,18 @@ async def test_a_blocking_resolver_leaves_the_loop_and_its_neighbours_alone(unru
     assert ticks > 20
 
 
+@pytest.mark.parametrize("does", ["dawdle", "gorge", "block", "vanish"])
+async def test_what_one_does_to_the_others_of_its_process_is_made_good(unruly: Sandbox, does: str) -> None:
+    answers = await unruly.ask([asked("fine"), asked(does), asked("fine:x"), asked("fine")])
+    assert [answer.failed is None for answer in answers] == [True, False, True, True]
+
+
 async def test_a_batch_of_which_each_blocks_takes_a_bounded_time(unruly: Sandbox) -> None:
     began = time.monotonic()
     answers = await unruly.ask([asked("block")] * 50)
     assert all(answer.failed for answer in answers)
-    assert time.monotonic() - began < sandboxes.ALONE_SECONDS + 5
+    patience = 2 * BUDGET + sandboxes.GRACE_SECONDS
+    assert time.monotonic() - began < max(sandboxes.ALONE_SECONDS, sandboxes.ALONE_CALLS * patience) + 5
 
 
 async def test_several_batches_at_once_each_get_their_own_answers(unruly: Sandbox) -> None:
