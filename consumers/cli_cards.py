@@ -75,7 +75,6 @@ def show_authorization(found: AuthorizationDocument) -> None:
     unit = found["currency"] or ""
     confirmed = "confirmed" if found["confirmed"] else "not confirmed"
     click.echo(f"{found['provider']} {found['external_id']}: {found['status']}, {confirmed}")
-    amounts = ("authorized", "captured", "refunded")
     facts = {
         "decision": _decision(found, unit),
         "reasons": ", ".join(found["reasons"]),
@@ -83,7 +82,9 @@ def show_authorization(found: AuthorizationDocument) -> None:
         "lines": _lines_of(found, unit),
         "account": found["account"] or "",
         "held": money(found["held"], unit) if found["account"] else "",
-        **{name: money(found[name], unit) if unit else "" for name in amounts},
+        "authorized": money(found["authorized"], unit) if unit else "",
+        "captured": money(found["captured"], unit) if unit else "",
+        "refunded": money(found["refunded"], unit) if unit else "",
         "expires": moment(found["expires_at"]) if found["status"] == "approved" else "",
     }
     _show_facts(facts)
