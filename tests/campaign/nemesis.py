@@ -19,7 +19,8 @@ from tests.campaign.servers import Servers, until
 
 FROZEN_SECONDS = 12.0
 """Longer than a session with Kafka's group, a Kafka transaction and an idle transaction of Postgres may last."""
-_UP_SECONDS = 60.0
+_UP_SECONDS = 180.0
+_STARTS = 5
 
 
 @dataclass(slots=True)
@@ -172,9 +173,10 @@ class Nemesis:
         self.servers.disk.free()
         for path in ("late", "clock"):
             (self.fleet.control / path).unlink(missing_ok=True)
-        await asyncio.gather(self.servers.start_kafka(), self.servers.start_postgres())
+        await asyncio.gather(*(_started(start) for start in (self.servers.start_kafka, self.servers.start_postgres)))
         for member in self.fleet.of("worker", "relay", "clock"):
             self.fleet.send(member, signal.SIGCONT)
+        await self.recovery.finish()
         self.fleet.launch_all()
 
     async def again(self, chance: random.Random) -> str:
@@ -188,6 +190,19 @@ class Nemesis:
 
     async def restore(self, chance: random.Random) -> str:
         return await self.recovery.restore(chance)
+
+
+async def _started(start: Callable[[], Awaitable[None]]) -> None:
+    """Start a server; one that reads much again may need longer than a start is given."""
+    for again in reversed(range(_STARTS)):
+        try:
+            await start()
+        except Exception as late:
+            if not again:
+                raise
+            print(f"  not up yet: {late!r}", flush=True)
+        else:
+            return
 
 
 FAULTS: dict[str, Callable[[Nemesis, random.Random], Awaitable[str]]] = {

@@ -51,7 +51,7 @@ class Plan:
     defect: str = ""
     calm_seconds: float = 1.0
     warm_events: int = 0
-    drain_seconds: float = 900.0
+    drain_seconds: float = 1_800.0
     rebuild: bool = True
 
     @property

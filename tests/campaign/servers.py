@@ -83,6 +83,10 @@ class Servers:
             parking_patience=1e8,
         )
         quiet_aiokafka(self.direct)
+        async with self.connection() as connection:
+            # It is killed often, and what it then has to read again should not be much.
+            await connection.execute("ALTER SYSTEM SET max_wal_size = '768MB'")
+            await connection.execute("SELECT pg_reload_conf()")
         await migrate(self.direct)
         async with self.connection() as connection:
             await ensure_topics(self.direct, connection)
