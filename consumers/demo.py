@@ -1,4 +1,4 @@
-"""`ledgerstream demo`: a fresh stack, a week of a small marketplace, and what came of it, each figure checked."""
+"""`ledgerstream demo`: a fresh stack, a week of small marketplaces and a day of cards, each figure of it checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from consumers.demo_figures import differences
 from consumers.demo_ledger import LedgerEndedError, LedgerProcess, running_ledger
 from consumers.demo_publishing import publish_story
 from consumers.demo_reading import find
-from consumers.demo_scribe import Story
+from consumers.demo_scribe import Stage, Story
 from consumers.demo_story import HARBOUR, POP_UP, TENANTS, last_monday, write_story
 from consumers.demo_tables import Show
 from infra.devstack import RunningStack, StackError, down, env_lines, up
@@ -41,7 +41,8 @@ def main(data: Path | None = None, *, keep: bool = False) -> int:
     began = time.monotonic()
     settings = read_settings({name: value for name, value in os.environ.items() if name == "LEDGER_STACK"})
     console, told = Console(width=_width()), Console(stderr=True, highlight=False)
-    story = write_story(last_monday(datetime.now(UTC).date()))
+    today = datetime.now(UTC).date()
+    story = write_story(last_monday(today), today - timedelta(days=1))
     if "LEDGER_DATABASE_URL" in os.environ or "LEDGER_KAFKA_BOOTSTRAP" in os.environ:
         told.print("The servers that LEDGER_… names are left alone: the demo has its own.", style="dim")
     try:
@@ -66,17 +67,17 @@ async def _demo(settings: Settings, story: Story, console: Console, told: Consol
         return await conclude(settings, story, published, console, seconds=lambda: time.monotonic() - began)
 
 
-async def tell(
-    settings: Settings, story: Story, say: Callable[[str], None], ledger: LedgerProcess | None = None
-) -> Counter[str]:
+async def tell(settings: Settings, story: Story, say: Callable[[str], None], ledger: LedgerProcess) -> Counter[str]:
     """Publish the story stage by stage, each after all that came of the one before; what was acknowledged, by label."""
 
-    async def drained() -> Rest:
-        return await until_drained(
-            settings, seconds_max=DRAIN_SECONDS_MAX, while_true=None if ledger is None else ledger.check
-        )
+    async def begin(stage: Stage) -> None:
+        if await ledger.run_with(stage.resolver):
+            say(f"the ledger was started anew; its categories come from {stage.resolver or 'their rules'}")
 
-    return await publish_story(settings, story, drained=drained, say=say)
+    async def drained() -> Rest:
+        return await until_drained(settings, seconds_max=DRAIN_SECONDS_MAX, while_true=ledger.check)
+
+    return await publish_story(settings, story, begin=begin, drained=drained, say=say)
 
 
 async def conclude(

@@ -24,6 +24,11 @@ class Figures:
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
     waiting: Counter[tuple[str, str]] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
+    card_payments: Counter[str] = field(default_factory=Counter)
+    expensed: dict[Place, int] = field(default_factory=dict)
+    """By line of credit in place of an account."""
+    held: dict[Place, int] = field(default_factory=dict)
     balances: dict[Place, int] = field(default_factory=dict)
     streamed_balances: dict[Place, int] = field(default_factory=dict)
     trial_balance: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -43,6 +48,10 @@ _WORDS = {
     "rejected": "rejections",
     "waiting": "parked events that wait for",
     "dead_letters": "dead letters",
+    "decisions": "decisions in the stream:",
+    "card_payments": "card payments that are",
+    "expensed": "spent of the line of credit of",
+    "held": "held of the account of",
     "balances": "balance in the books of",
     "streamed_balances": "last balance in the stream of",
     "trial_balance": "trial balance of",

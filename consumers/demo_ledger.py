@@ -9,12 +9,15 @@ import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import IO
 
 from infra.settings import Settings
 
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
+RESOLVER_SECONDS = 5.0
+"""More than the usual budget of a resolver: what the demo shows must not hang on how busy this machine is."""
 _LOG_TAIL_BYTES = 2_000
 
 
@@ -25,31 +28,56 @@ class LedgerEndedError(Exception):
 class LedgerProcess:
     """A running ledger, and what it says."""
 
-    def __init__(self, process: Process, log: IO[bytes]) -> None:
-        self._process = process
+    def __init__(self, settings: Settings, log: IO[bytes]) -> None:
+        self._settings = settings
         self._log = log
+        self._process: Process | None = None
+
+    async def run_with(self, category_resolver: str | None) -> bool:
+        """Start it, or start it anew where it runs with another category resolver; whether it was started.
+
+        Ready when this returns. Raises: LedgerEndedError.
+        """
+        settings = replace(self._settings, expense_category_resolver=category_resolver)
+        if self._process is not None and settings == self._settings:
+            return False
+        await self.stop()
+        self._settings = settings
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "consumers.cli",
+            "run",
+            env=_environment(settings),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=self._log,
+            # Ctrl-C at the terminal is for us; we tell the ledger in our own time.
+            start_new_session=True,
+        )
+        await self._until_ready(self._process)
+        return True
 
     async def check(self) -> None:
         """Raises: LedgerEndedError, if it runs no more."""
-        if self._process.returncode is not None:
+        if self._process is not None and self._process.returncode is not None:
             raise self._ended(f"it ended with exit code {self._process.returncode}")
 
-    async def until_ready(self) -> None:
-        """Return when it says `ready`. Raises: LedgerEndedError."""
-        assert self._process.stdout is not None
+    async def _until_ready(self, process: Process) -> None:
+        assert process.stdout is not None
         try:
             async with asyncio.timeout(READY_SECONDS_MAX):
-                while line := await self._process.stdout.readline():
+                while line := await process.stdout.readline():
                     if line.strip() == b"ready":
                         return
-                await self._process.wait()
+                await process.wait()
         except TimeoutError:
             raise self._ended(f"it wasn't ready within {READY_SECONDS_MAX:g} s") from None
         await self.check()
 
     async def stop(self) -> None:
         """End it as an operator would; by force if that isn't heard."""
-        if self._process.returncode is not None:
+        if self._process is None or self._process.returncode is not None:
             return
         self._process.terminate()
         try:
@@ -70,21 +98,9 @@ class LedgerProcess:
 async def running_ledger(settings: Settings) -> AsyncIterator[LedgerProcess]:
     """Worker, relay and clock in a process of their own, ready; stopped afterwards. Raises: LedgerEndedError."""
     with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "consumers.cli",
-            "run",
-            env=_environment(settings),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=log,
-            # Ctrl-C at the terminal is for us; we tell the ledger in our own time.
-            start_new_session=True,
-        )
-        ledger = LedgerProcess(process, log)
+        ledger = LedgerProcess(settings, log)
         try:
-            await ledger.until_ready()
+            await ledger.run_with(settings.expense_category_resolver)
             yield ledger
         finally:
             await asyncio.shield(ledger.stop())
@@ -100,4 +116,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "LEDGER_GROUP_ID": settings.group_id,
         "LEDGER_SHARDS": str(settings.shards),
     }
+    if settings.expense_category_resolver is not None:
+        ours["LEDGER_EXPENSE_CATEGORY_RESOLVER"] = settings.expense_category_resolver
+        ours["LEDGER_RESOLVER_TIMEOUT"] = str(RESOLVER_SECONDS)
     return rest | ours

@@ -27,6 +27,11 @@ _TOPICS = {
     "dispute": "disputes",
     "account": "commands",
     "entry": "commands",
+    "expense_category": "commands",
+    "line_of_credit": "commands",
+    "card": "commands",
+    "authorization": "authorizations",
+    "hold": "authorizations",
 }
 
 
@@ -46,10 +51,16 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class Stage:
-    """Records that are published together: in order within a topic, in any order between topics."""
+    """Records that are published together: in order within a topic, in any order between topics.
+
+    `resolver` is the category resolver that the ledger runs with meanwhile; `expiries` is how many holds and card
+    payments the clock has ended, from the beginning of the story, when the stage is over.
+    """
 
     name: str
     records: list[Record] = field(default_factory=list)
+    resolver: str | None = None
+    expiries: int = 0
 
 
 @dataclass(slots=True)
@@ -58,6 +69,8 @@ class Story:
 
     stages: list[Stage]
     expected: Figures
+    titles: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+    """What people call a card payment, and when it was made, by the processor's id of it."""
 
 
 class Scribe:
@@ -67,15 +80,17 @@ class Scribe:
         self.now = begin
         self.expected = Figures()
         self.stages: list[Stage] = []
+        self.titles: dict[str, tuple[datetime, str]] = {}
         self._numbers: Counter[str] = Counter()
         self._written: dict[str, Record] = {}
 
     # --- what is published ------------------------------------------------------------------------------------------
 
-    def turn_to(self, name: str, begin: datetime) -> None:
+    def turn_to(self, name: str, begin: datetime, *, resolver: str | None = None) -> None:
         """Begin the next stage: what was published before it has been handled by then."""
         self.now = begin
-        self.stages.append(Stage(name))
+        expiries = self.stages[-1].expiries if self.stages else 0
+        self.stages.append(Stage(name, resolver=resolver, expiries=expiries))
 
     def publish(
         self,
@@ -167,6 +182,15 @@ class Scribe:
         self.expected.outputs["event.parked"] += 1
         if not comes:
             self.expected.waiting[tenant, waits_for] += 1
+
+    def held(self, tenant: str, account: str, currency: str, change: int) -> None:
+        """So much more of the account is set aside, or less."""
+        place = (tenant, account, currency)
+        self.expected.held[place] = self.expected.held.get(place, 0) + change
+
+    def expires(self) -> None:
+        """The clock ends something within this stage."""
+        self.stages[-1].expiries += 1
 
     def dead_letter(self, code: str) -> None:
         self.expected.dead_letters[code] += 1

@@ -1,10 +1,11 @@
-"""A week of three small marketplaces: everyday trade by chance, and between it everything that can happen to money."""
+"""A week of three small marketplaces, with everything that can happen to money, and a day of card spending."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 
+from consumers.demo_card_day import TOURS, CardDay
 from consumers.demo_records import publish_what_is_no_event
 from consumers.demo_scribe import Scribe, Story
 from consumers.demo_trade import CASH, Marketplace, customer, merchant
@@ -12,7 +13,7 @@ from consumers.demo_traffic import Traffic
 
 SEED = 1993
 HARBOUR, KYOTO, GULF = "harbour-market", "kyoto-crafts", "gulf-bazaar"
-TENANTS = (HARBOUR, KYOTO, GULF)
+TENANTS = (HARBOUR, KYOTO, GULF, TOURS)
 POP_UP = merchant("pop-up")
 MALLORY = customer("mallory")
 CAMPAIGN = (("marketing", 45_00), (CASH, -45_00))
@@ -23,8 +24,11 @@ def last_monday(today: date) -> date:
     return today - timedelta(days=today.weekday() + 7)
 
 
-def write_story(monday: date, seed: int = SEED) -> Story:
-    """The week that begins on this Monday; the same seed and Monday give the same records, byte for byte."""
+def write_story(monday: date, cards_on: date, seed: int = SEED) -> Story:
+    """The week that begins on this Monday, and a day of cards; the same from the same, byte for byte.
+
+    That day must be of the last few: what a card payment holds, the clock gives back after a week.
+    """
     scribe = Scribe(datetime.combine(monday, time(), UTC))
     harbour = Marketplace(scribe, HARBOUR, "EUR")
     week = _Week(scribe, harbour, Random(seed))
@@ -36,8 +40,9 @@ def write_story(monday: date, seed: int = SEED) -> Story:
         scribe.turn_to(day.__name__.capitalize(), begin + timedelta(days=number))
         day()
         week.traffic.trade(number)
+    CardDay(scribe, cards_on).write()
     scribe.expected.streamed_balances = dict(scribe.expected.balances)
-    return Story(scribe.stages, scribe.expected)
+    return Story(scribe.stages, scribe.expected, scribe.titles)
 
 
 class _Week:

@@ -12,12 +12,13 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from consumers import demo_card_tables as cards
 from consumers.demo_reading import Found
 from consumers.demo_scribe import Story
 from domain.money import in_major_units
 from infra.postgres.queries import BalanceLine, natural
 
-TAIL = {"balances": 3, "entries": 2, "outcomes": 3, "dead-letters": 1}
+TAIL = {"balances": 3, "entries": 2, "decisions": 2, "outcomes": 3, "dead-letters": 1}
 """How many of the last records of which topic are shown."""
 BUSIEST = 2
 
@@ -32,6 +33,7 @@ class Show:
         self._went_in()
         self._balances()
         self._trial_balance()
+        self._cards()
         self._tail()
         self._outcomes()
         self._verify()
@@ -44,8 +46,9 @@ class Show:
         rows = [[label, f"{count:,}"] for label, count in figures.published.most_common()]
         ends = [
             ["applied: entries made", f"{figures.entries.total():,}"],
-            ["applied: accounts opened or changed", f"{self._commands_without_entry():,}"],
-            ["left out, because they were there before", f"{figures.duplicates:,}"],
+            ["applied: accounts, holds, cards", f"{self._commands_without_entry():,}"],
+            ["applied: card payments, no entry", f"{self._of_cards_without_entry():,}"],
+            ["left out: they were there before", f"{figures.duplicates:,}"],
             ["rejected", f"{figures.rejected.total():,}"],
             ["still parked", f"{figures.waiting.total():,}"],
             ["dead letters", f"{figures.dead_letters.total():,}"],
@@ -61,7 +64,14 @@ class Show:
 
     def _commands_without_entry(self) -> int:
         figures = self._found.figures
-        return figures.outputs["command.applied"] - figures.entries["posted"] - figures.entries["reversal"]
+        with_entry = sum(figures.entries[kind] for kind in ("posted", "reversal", "hold_captured"))
+        return figures.outputs["command.applied"] - with_entry - self._found.expired["command.applied.v1"]
+
+    def _of_cards_without_entry(self) -> int:
+        figures = self._found.figures
+        told = figures.outputs["authorization.decided"] + figures.outputs["authorization.changed"]
+        with_entry = figures.entries["authorization_captured"] + figures.entries["authorization_refunded"]
+        return told - with_entry - self._found.expired["authorization.changed.v1"]
 
     # --- books ------------------------------------------------------------------------------------------------------
 
@@ -101,6 +111,26 @@ class Show:
         ]
         right = ("Debit balances", "Credit balances", "Sum")
         self._console.print(_table(("Tenant", *right), rows, right=right))
+
+    # --- cards ------------------------------------------------------------------------------------------------------
+
+    def _cards(self) -> None:
+        found, story = self._found, self._story
+        self._heading("A day of card spending: which payments are of which category")
+        self._print(("Category", "Payments with"), cards.categories(found))
+        self._heading("May it go ahead? What the card processor was told")
+        self._print(("At", "Who and where", "Asked", "Answer", "Why"), cards.decisions(story, found), "Asked", "Answer")
+        self._console.print(Text(cards.summary(found.figures.decisions), style="dim"))
+        self._heading("What became of what was approved, or taken all the same; in EUR")
+        amounts = ("Captured", "Refunded", "Held")
+        self._print(("Who and where", "Life", "Status", *amounts), cards.lives(story, found), *amounts)
+        self._heading("Lines of credit, and the accounts that cards are paid from")
+        self._print(("Line", "Limit", "Spent", "Left"), cards.lines(found), "Limit", "Spent", "Left")
+        self._console.print()
+        self._print(("Account", "Posted", "Held", "Left"), cards.wallets(found), "Posted", "Held", "Left")
+
+    def _print(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *right: str) -> None:
+        self._console.print(_table(columns, rows, right=right))
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -178,14 +208,14 @@ def _worth_showing(lines: Sequence[BalanceLine], marked: Collection[str]) -> lis
     return shown
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(
             column, justify="right" if column in right else "left", no_wrap=column in right, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
@@ -213,6 +243,10 @@ def _told(record: ConsumerRecord) -> str:
         case "event.rejected.v1":
             differs = f", another {', '.join(data['differs'])}" if "differs" in data else ""
             return f"{data['event']['type']} {data['event']['id']} rejected: {data['code']}{differs}"
+        case "authorization.decided.v1":
+            return f"{data['external_id']} of {data['provider']} {data['decision']}"
+        case "authorization.changed.v1":
+            return f"{data['external_id']} of {data['provider']} is {data['status']} now"
         case "event.parked.v1":
             return f"{data['event']['type']} {data['event']['id']} waits for {data['waits_for']}"
     return f"{data['event']['type']} {data['event']['id']} applied"

@@ -7,8 +7,9 @@ import io
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import fields
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -17,15 +18,17 @@ from rich.console import Console
 
 from consumers.demo import conclude, tell
 from consumers.demo_figures import Figures, differences
+from consumers.demo_ledger import running_ledger
 from consumers.demo_reading import find
 from consumers.demo_scribe import Story
-from consumers.demo_story import TENANTS, write_story
+from consumers.demo_story import TENANTS, last_monday, write_story
+from domain.deciding import REASONS
 from infra.drained import Rest
-from tests.fixtures.ledger import RunningLedger
+from infra.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)
 
-MONDAY = date(2026, 3, 2)
+MONDAY, CARDS_ON = date(2026, 3, 2), date(2026, 3, 9)
 
 
 def test_the_demo_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -55,13 +58,19 @@ def _processes_of(text: str) -> list[list[str]]:
     ]
 
 
-async def test_the_demo_fails_if_any_one_figure_is_not_what_the_story_says(running_ledger: RunningLedger) -> None:
-    settings, story = running_ledger.settings, write_story(MONDAY)
-    published = await tell(settings, story, lambda line: None)
+async def test_the_demo_fails_if_any_one_figure_is_not_what_the_story_says(settings: Settings) -> None:
+    today = datetime.now(UTC).date()
+    story = write_story(last_monday(today), today - timedelta(days=1))
+    async with running_ledger(settings) as ledger:
+        published = await tell(settings, story, lambda line: None, ledger)
+        await assert_each_figure_counts(settings, story, published)
+
+
+async def assert_each_figure_counts(settings: Settings, story: Story, published: Counter[str]) -> None:
 
     async def told(expected: Figures) -> tuple[int, str]:
         shown = io.StringIO()
-        another = Story(story.stages, expected)
+        another = Story(story.stages, expected, story.titles)
         code = await conclude(settings, another, published, Console(file=shown, width=100), seconds=lambda: 0.0)
         return code, shown.getvalue()
 
@@ -89,8 +98,8 @@ def _wrong_by_one(figures: Figures, name: str) -> Figures:
 
 
 def test_the_same_week_is_written_the_same_twice() -> None:
-    assert write_story(MONDAY) == write_story(MONDAY)
-    assert write_story(MONDAY) != write_story(MONDAY, seed=1)
+    assert write_story(MONDAY, CARDS_ON) == write_story(MONDAY, CARDS_ON)
+    assert write_story(MONDAY, CARDS_ON) != write_story(MONDAY, CARDS_ON, seed=1)
 
 
 def test_the_demo_wants_a_directory_of_its_own(tmp_path: Path) -> None:
@@ -105,3 +114,10 @@ def test_the_demo_wants_a_directory_of_its_own(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "is not empty" in done.stderr
     assert (tmp_path / "mine").exists()
+
+
+def test_the_day_of_cards_has_each_answer_that_a_processor_can_get() -> None:
+    told = set(write_story(MONDAY, CARDS_ON).expected.decisions)
+    alone = ("expired_before_decision", "resolver_failed")
+    approved = {"approved", "approved in part", "approved by stand_in"}
+    assert told == approved | {f"declined, {reason}" for reason in (*REASONS, *alone)}
