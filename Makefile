@@ -16,7 +16,7 @@ TESTS := $(wildcard tests/unit tests/property tests/integration tests/faults tes
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo     a week of a small marketplace, from Kafka through the ledger and out again"
+	@echo "make demo     a week of small marketplaces and a day of cards, from Kafka through the ledger and out again"
 	@echo "make test     format, lint, types, layers, and all tests, against a real Kafka and a real Postgres"
 	@echo "make fuzz     a million records for the parsers (make fuzz ARGS=\"--records 10000 --seed 7\")"
 	@echo "make mutants  change domain/ in one place after the other: a test must notice each (ARGS=\"posting --sample 50\")"
