@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from aiokafka import ConsumerRecord
-from aiokafka.errors import KafkaError
-from sqlalchemy import select
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.chain import next_head
@@ -21,11 +21,13 @@ from infra.kafka.seals import Seal, decode_seal
 from infra.outbox import TOPICS, Output, unpack
 from infra.postgres.migrate import GENESIS_HEAD
 from infra.postgres.queries_places import find_shard
-from infra.postgres.tables import outbox
+from infra.postgres.tables import outbox, relayed
 from infra.postgres.verify import Check, check_of
 from infra.settings import Settings
 
 ANSWER_SECONDS = 60.0
+OUTPUTS_MAX = 1_000_000
+"""More than one batch of the ledger makes."""
 _BALANCES = TOPICS.index("balances")
 
 _CHAINED = "The hash chain over the outputs that are kept gives the head of each batch."
@@ -83,6 +85,10 @@ async def stream_checks(
         yield check_of("seals_told", list(_seal_faults(settings, kept, seals)), _SEALED)
         ends = {place: end for place, told in seals.items() for _, end in told[-1:]}
         yield check_of("topics_told", [fault async for fault in _topic_faults(settings, kept, ends)], _TOLD)
+    except UnknownTopicOrPartitionError as error:
+        # A relay makes the topics; before one has run there is nothing to hold against the books.
+        unpublished = not (await connection.execute(select(exists().where(relayed.c.seq > 0)))).scalar_one()
+        yield check_of("topics_told", [] if unpublished else [f"not checked: {error}"], _TOLD)
     except (KafkaError, OSError, TimeoutError) as error:
         fault = f"not checked: Kafka at {settings.kafka_bootstrap} can't be read ({type(error).__name__}: {error})"
         yield check_of("topics_told", [fault], _TOLD)
@@ -107,7 +113,8 @@ async def _chain_faults(connection: AsyncConnection, shard: int | None, kept: di
             yield f"outbox row {row.shard}, {row.seq_first} to {row.seq_last} can't be read: {type(error).__name__}"
             head = None
         missing = row.seq_last - ours.last
-        for _ in range(missing):
+        # A row that claims more than any batch has is named by the outbox's own check; its places aren't made up.
+        for _ in range(missing if missing <= OUTPUTS_MAX else 0):
             ours.add(row.epoch, Output(0, 0, 0, None, None, (), None))
         if head is not None and head != row.head_hash:
             yield (

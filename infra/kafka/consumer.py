@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError, UnsupportedCodecError
 
 from infra.kafka.by_hand import read_by_hand
+from infra.kafka.offsets_in_batches import refuse_offsets_out_of_place
 from infra.kafka.reader import PartitionReader
 from infra.patience import Patience
 
@@ -47,6 +48,7 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     def __init__(self, *topics: str, readers: dict[TopicPartition, PartitionReader], **arguments: Any) -> None:
         super().__init__(*topics, **arguments)
+        refuse_offsets_out_of_place()
         self.readers = readers
         self.polled_at = time.monotonic()
         """When a poll last began or ended well."""
@@ -63,7 +65,7 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 found = await self._poll_by_hand()
             else:
                 polled = await self._poll(timeout_ms, max_records)
-                found = self._tagged(polled, max_records)
+                found = self._tagged(polled)
         except ConsumerStoppedError:
             raise
         except asyncio.CancelledError:
@@ -96,18 +98,14 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         # Where there is nothing, FastStream's sleep gives the readers time.
         return await super().getmany(*roomy, timeout_ms=0, max_records=max_records) if roomy else {}
 
-    def _tagged(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]], max_records: int | None) -> Found:
-        cut = max_records is not None and sum(map(len, polled.values())) >= max_records
+    def _tagged(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> Found:
         found: Found = {}
         for partition, reader in self.readers.items():
             records = polled.get(partition, ())
             position = self._position(partition)
             if not reader.reading.is_set() or (position is None and not records):
                 continue
-            gap = records and records[-1].offset - records[0].offset >= len(records)
-            if position is None or (gap and cut):
-                # The broker doesn't check what a record says of its own offset, and a cut poll goes on from there.
-                self._unreadable.add(partition)
+            if position is None:
                 reader.begin_again()
             elif records or position != reader.next_offset:
                 found[partition] = [Polled(records, reader, position)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, for_code
 
 from infra.kafka.connection import client_arguments
 from infra.kafka.topics import describe_topics
 from infra.settings import Settings
 
 _WAIT_MS = 100
+_MADE_SECONDS = 3.0
 
 
 class Place(NamedTuple):
@@ -40,8 +44,7 @@ async def published_since(
 
     Within a partition in order; ends where the topics end now. Raises: KafkaError, OSError.
     """
-    states = await describe_topics(settings, [settings.topic(name) for name in topics])
-    places = [TopicPartition(name, number) for name, state in states.items() for number in range(state.partitions)]
+    places = await _partitions(settings, [settings.topic(name) for name in topics])
     consumer = AIOKafkaConsumer(
         **client_arguments(settings),
         isolation_level="read_committed",
@@ -62,6 +65,21 @@ async def published_since(
             waiting = {place: end for place, end in waiting.items() if await consumer.position(place) < end}
     finally:
         await consumer.stop()
+
+
+async def _partitions(settings: Settings, names: Sequence[str]) -> list[TopicPartition]:
+    """All partitions of these topics; one that was just made is waited for. Raises: KafkaError, OSError."""
+    deadline = time.monotonic() + _MADE_SECONDS
+    while True:
+        states = await describe_topics(settings, names)
+        absent = {name: state.error_code for name, state in states.items() if state.error_code}
+        if not absent:
+            return [TopicPartition(name, number) for name in names for number in range(states[name].partitions)]
+        if time.monotonic() > deadline:
+            name, error_code = next(iter(absent.items()))
+            kind: type[KafkaError] = for_code(error_code)
+            raise kind(f"the topic {name} can't be read; is it there, and may we read it?")
+        await asyncio.sleep(_WAIT_MS / 1000)
 
 
 async def _seek(
