@@ -12,9 +12,9 @@ URGENT_IN_A_ROW = 4
 """After so many urgent turns one is given to what has waited meanwhile: it may be late, but never stands still."""
 WANTED_SECONDS = 5.0
 """So long after an urgent batch others are kept short: the next one may come at any time."""
-TURN_SECONDS = 0.015
+TURN_SECONDS = 0.025
 """How long a batch that doesn't hurry may hold its shard, and the event loop, where somebody waits for decisions."""
-EVENTS_LEAST = 32
+EVENTS_LEAST = 200
 """Below so many a batch costs hardly less, and the money falls behind."""
 _MEASURED_FROM = 16
 
