@@ -196,7 +196,7 @@ async def measure(
 async def _controls(settings: Settings, decided: Figures) -> list[Figures]:
     """What of it any program pays on these servers; `decided` gets how many times all of that it took."""
     controls = await measure_controls(settings, seconds=CONTROL_SECONDS)
-    rows = [
+    rows: list[Figures] = [
         {"what": what, "requests": len(took), **_parts([second * 1_000 for second in took])}
         for what, took in controls.items()
     ]

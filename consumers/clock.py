@@ -86,6 +86,9 @@ async def _again_and_again(
 
 
 async def _tick(ledger: Ledger, shard: int, lag: InputLag, stop: asyncio.Event) -> None:
+    # Mostly there is nothing, and no batch should have to wait behind three looks under the shard's lock.
+    if not await ledger.has_work(shard):
+        return
     while not stop.is_set() and await ledger.resume_arrived(shard):
         pass
     while not stop.is_set() and lag.is_short() and await ledger.expire_parked(shard):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from domain.accounts import PLATFORM_CASH, Account
+from domain.accounts import Account
 from domain.authorization_states import Act, Happening, next_step
 from domain.books import NOT_OPENED, Books
 from domain.deciding import Verdict, find_lines, judge
@@ -49,8 +49,6 @@ class _CardPayment(Command):
         needs.authorizations.add(authorization_key(tenant_id, self.provider, self.external_id))
         if self.account is not None:
             needs.accounts.add((tenant_id, self.account))
-        # Those that were parked for it may post.
-        needs.accounts.add((tenant_id, PLATFORM_CASH))
         needs.categories |= {category_key(tenant_id, code) for code in self.resolution.categories or ()}
         needs.lines |= {line_key(tenant_id, line_id) for line_id in (self.resolution.lines or {}).values()}
 

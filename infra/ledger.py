@@ -23,6 +23,7 @@ from infra.postgres.errors import UndecidableError, UnstorableError, ours
 from infra.postgres.load import Connection, FirstLook, ReadCommand, ShardState
 from infra.postgres.load_cards import load_expired
 from infra.postgres.load_credit import credit_reader
+from infra.postgres.load_due import anything_due
 from infra.postgres.transaction import shard_locked
 from infra.records import DeadLetter, OffsetSwap, Origin
 from infra.resolvers.resolving import Resolvers
@@ -141,6 +142,11 @@ class Ledger:
             result.unstorable.append(DeadLetter(origin.record, "unstorable", printable(str(error))))
             return result
 
+    async def has_work(self, shard: int) -> bool:
+        """Whether the clock has anything to do on a shard, as far as can be seen without its lock."""
+        async with self._pool.acquire() as connection:
+            return await anything_due(connection, shard, self._clock())
+
     async def resume_arrived(self, shard: int, limit: int = load.PARKED_MAX) -> int:
         """Go on with parked events whose turn has come but for which a transaction had no room; say how many."""
 
@@ -241,9 +247,7 @@ class Ledger:
         memory = self._memories.pop(shard, None)
         try:
             async with self._connection() as connection, shard_locked(connection, shard):
-                look = await load.look_first(
-                    connection, shard, keys=keys, tenants=needs.tenants, arrivals=needs.arrivals
-                )
+                look = await load.look_first(connection, shard, keys=keys, needs=needs)
                 state = look.state
                 books = self._open_books(shard, state, memory)
                 decided = await choose(connection, books, look)

@@ -71,11 +71,16 @@ class BatchQueue:
         self._waiting.append(prepared)
         self._filled.set()
 
-    async def get(self) -> Prepared:
-        """The next batch, with those that follow it as far as they make one of no more rows than allowed."""
-        while not self._waiting:
+    async def get(self) -> Prepared | None:
+        """The next batch, with those that follow it as far as they make one of no more rows than allowed.
+
+        None when there is nothing, and what there was has been dropped.
+        """
+        if not self._waiting:
             self._filled.clear()
             await self._filled.wait()
+            if not self._waiting:
+                return None
         joined = self._waiting.popleft()
         while self._waiting and self._fits(joined, self._waiting[0]):
             joined = _joined(joined, self._waiting.popleft())
@@ -86,6 +91,7 @@ class BatchQueue:
         """Forget what waits."""
         self._waiting.clear()
         self._emptied.set()
+        self._filled.set()
 
     def _fits(self, one: Prepared, other: Prepared) -> bool:
         return one.generation == other.generation and one.rows + other.rows <= self._rows_max

@@ -12,6 +12,7 @@ from infra.settings import Settings
 
 PAGE_ROWS = 2_000
 PAGE_BYTES = 16 * 1024 * 1024
+NEXT_ROWS = 4
 QUERY_SECONDS = 30.0
 
 # A page ends where its bodies or their outputs get too many, but always has one row. The bodies stand outside the
@@ -38,6 +39,15 @@ WHERE place = 1 OR (bytes <= $4 AND outputs <= $5)
 ORDER BY seq_last
 """
 
+# Who has read all there was finds a row or two next time: the bounds above cost more than these rows.
+_NEXT = """
+SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body
+FROM outbox
+WHERE shard = $1 AND seq_last > $2
+ORDER BY seq_last
+LIMIT $3
+"""
+
 
 class OutboxReader:
     """Makes the transactions of one shard from its cursor on, one after the other."""
@@ -61,6 +71,7 @@ class OutboxReader:
         self._waiting: deque[OutboxRow] = deque()
         self._publishing = False
         self._collecting = False
+        self._caught_up = False
 
     async def next(self) -> Transaction | None:
         """The next transaction, sealed and ready, as soon as there is something to publish; None to leave.
@@ -121,15 +132,20 @@ class OutboxReader:
         self._cursor = row.seq_last
 
     async def _page(self) -> list[OutboxRow]:
-        rows = await self._pool.fetch(
-            _PAGE,
-            self._shard,
-            self._cursor,
-            PAGE_ROWS,
-            PAGE_BYTES,
-            self._settings.relay_transaction_rows_max,
-            timeout=QUERY_SECONDS,
-        )
+        if self._caught_up:
+            rows = await self._pool.fetch(_NEXT, self._shard, self._cursor, NEXT_ROWS, timeout=QUERY_SECONDS)
+            self._caught_up = len(rows) < NEXT_ROWS
+        else:
+            rows = await self._pool.fetch(
+                _PAGE,
+                self._shard,
+                self._cursor,
+                PAGE_ROWS,
+                PAGE_BYTES,
+                self._settings.relay_transaction_rows_max,
+                timeout=QUERY_SECONDS,
+            )
+            self._caught_up = not rows
         return [OutboxRow(*row) for row in rows]
 
     async def _sleep(self) -> None:

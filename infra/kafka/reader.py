@@ -190,19 +190,10 @@ class PartitionReader:
         self._consumer.resume(self.partition)
 
     async def _read_on(self) -> None:
-        again = asyncio.create_task(self._again.wait())
-        upcoming: asyncio.Task[Prepared] | None = None
-        try:
-            while True:
-                upcoming = asyncio.create_task(self._queue.get())
-                await asyncio.wait({upcoming, again}, return_when=asyncio.FIRST_COMPLETED)
-                if again.done():
-                    raise _BeginAgainError("what was fetched doesn't follow on what was read")
-                await self._apply_in_turns(upcoming.result())
-        finally:
-            again.cancel()
-            if upcoming is not None:
-                upcoming.cancel()
+        while not self._again.is_set():
+            if (prepared := await self._queue.get()) is not None:
+                await self._apply_in_turns(prepared)
+        raise _BeginAgainError("what was fetched doesn't follow on what was read")
 
     async def _apply_in_turns(self, prepared: Prepared) -> None:
         """Apply a batch, in parts where somebody waits for decisions: each moves the read position by itself."""

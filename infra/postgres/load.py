@@ -36,7 +36,10 @@ async def load_books(
     if look is None or look.waited_for:
         await load_waiting(connection, books, needs, read_command)
     await load_flows(connection, books, needs)
-    await load_cards(connection, books, needs)
+    if look is None:
+        await load_cards(connection, books, needs)
+    else:
+        await load_cards(connection, books, needs, authorizations=look.authorizations, asked=look.authorizations_asked)
     await load_entries(connection, books, needs)
     await load_accounts(connection, books, needs)
     if look is None:

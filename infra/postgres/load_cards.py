@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -29,15 +31,25 @@ from infra.expiry import expiry_event
 from infra.postgres.writes import Connection
 
 
-async def load_cards(connection: Connection, books: Books, needs: Needs) -> None:
-    """Load what the commands name of all this, and name the accounts that it stands on."""
+async def load_cards(
+    connection: Connection,
+    books: Books,
+    needs: Needs,
+    *,
+    authorizations: Iterable[Iterable[Any]] = (),
+    asked: frozenset[Key] = frozenset(),
+) -> None:
+    """Load what the commands name of all this, and name the accounts that it stands on.
+
+    `authorizations`: the rows of those that were `asked` for already.
+    """
     for row in await _by_key(connection, _HOLDS, books, needs.holds):
         hold = _hold(row)
         books.holds.load(Key(row["hold_key"].bytes), hold)
         needs.account_ids.add(hold.account_id)
-    for row in await _by_key(connection, _AUTHORIZATIONS, books, needs.authorizations):
-        authorization = _authorization(row)
-        books.authorizations.load(Key(row["authorization_key"].bytes), authorization)
+    more = await _by_key(connection, _AUTHORIZATIONS, books, needs.authorizations - asked)
+    for key, authorization in map(_authorization, (*authorizations, *more)):
+        books.authorizations.load(key, authorization)
         needs.lines |= {line_key(authorization.tenant_id, line_id) for line_id in authorization.lines}
         if authorization.account_id is not None:
             needs.account_ids.add(authorization.account_id)
@@ -56,7 +68,11 @@ async def load_cards(connection: Connection, books: Books, needs: Needs) -> None
 
 
 _HOLDS = "SELECT * FROM holds WHERE shard = $1 AND hold_key = ANY($2::uuid[])"
-_AUTHORIZATIONS = "SELECT * FROM authorizations WHERE shard = $1 AND authorization_key = ANY($2::uuid[])"
+_FIELDS = tuple(field.name for field in fields(Authorization))
+AUTHORIZATION_COLUMNS = ", ".join(("authorization_key", *_FIELDS))
+_AUTHORIZATIONS = f"""
+    SELECT {AUTHORIZATION_COLUMNS} FROM authorizations WHERE shard = $1 AND authorization_key = ANY($2::uuid[])
+"""
 _LINES = "SELECT * FROM lines_of_credit WHERE shard = $1 AND line_key = ANY($2::uuid[])"
 _LINES_OF_OWNERS = "SELECT * FROM lines_of_credit WHERE shard = $1 AND owner_key = ANY($2::uuid[]) AND NOT terminated"
 _CATEGORIES = "SELECT * FROM expense_categories WHERE shard = $1 AND category_key = ANY($2::uuid[])"
@@ -102,13 +118,13 @@ def _hold(row: asyncpg.Record) -> Hold:
     )
 
 
-def _authorization(row: asyncpg.Record) -> Authorization:
-    values = dict(row.items())
-    del values["shard"], values["authorization_key"]
+def _authorization(row: Iterable[Any]) -> tuple[Key, Authorization]:
+    key, *rest = row
+    values = dict(zip(_FIELDS, rest, strict=True))
     values["status"] = AuthorizationStatus(values["status"])
     for name in ("reasons", "categories", "lines"):
         values[name] = tuple(values[name])
-    return Authorization(**values)
+    return Key(key.bytes), Authorization(**values)
 
 
 def _line(row: asyncpg.Record) -> LineOfCredit:

@@ -12,6 +12,8 @@ from asyncpg.pgproto import pgproto
 
 from domain.books import Books, Claim
 from domain.keys import Key
+from domain.needs import Needs
+from infra.postgres.load_cards import AUTHORIZATION_COLUMNS
 from infra.postgres.writes import Connection
 
 
@@ -25,7 +27,7 @@ class ShardState:
     last_recorded_at: datetime | None
 
 
-_FIRST = """
+_FIRST = f"""
 SELECT epoch, next_seq, head_hash, nullif(last_recorded_at, '-infinity'),
     ARRAY(
         SELECT claimed
@@ -35,7 +37,13 @@ SELECT epoch, next_seq, head_hash, nullif(last_recorded_at, '-infinity'),
         SELECT closed
         FROM (SELECT tenant_id, closed_through FROM periods WHERE shard = $1 AND tenant_id = ANY($3::text[])) AS closed
     ),
-    EXISTS (SELECT FROM parked WHERE shard = $1 AND waits_for = ANY($4::uuid[]))
+    EXISTS (SELECT FROM parked WHERE shard = $1 AND waits_for = ANY($4::uuid[])),
+    ARRAY(
+        SELECT found
+        FROM (
+            SELECT {AUTHORIZATION_COLUMNS} FROM authorizations WHERE shard = $1 AND authorization_key = ANY($5::uuid[])
+        ) AS found
+    )
 FROM shards
 WHERE shard = $1
 """
@@ -50,16 +58,21 @@ class FirstLook:
     closed_through: Sequence[tuple[str, date]]
     waited_for: bool
     """Whether anything is parked for what the batch may make."""
+    authorizations: Sequence[Sequence[Any]]
+    """Rows of those that the batch names: each is asked for once, and most are not there yet."""
+    authorizations_asked: frozenset[Key]
 
 
-async def look_first(
-    connection: Connection, shard: int, *, keys: Iterable[Key], tenants: Iterable[str], arrivals: Iterable[Key]
-) -> FirstLook:
+async def look_first(connection: Connection, shard: int, *, keys: Iterable[Key], needs: Needs) -> FirstLook:
     """Read what every batch needs. The shard must be locked already: only then nothing changes any more."""
-    row = await connection.fetchrow(_FIRST, shard, _uuids(keys), list(tenants), _uuids(arrivals))
+    asked = frozenset(needs.authorizations)
+    row = await connection.fetchrow(
+        _FIRST, shard, _uuids(keys), list(needs.tenants), _uuids(needs.arrivals), _uuids(asked)
+    )
     if row is None:
         raise LookupError(f"shard {shard} is not in the database")
-    return FirstLook(ShardState(*row[:4]), *row[4:])
+    state, (claims, closed_through, waited_for, authorizations) = ShardState(*row[:4]), row[4:]
+    return FirstLook(state, claims, closed_through, waited_for, authorizations, asked)
 
 
 async def load_claims(connection: Connection, books: Books, keys: Iterable[Key]) -> None:

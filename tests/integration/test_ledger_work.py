@@ -19,6 +19,7 @@ from infra.ledger import Ledger
 from infra.postgres import writes
 from infra.settings import Settings
 from tests.coherence import assert_coherent
+from tests.fixtures.cards import OWNER, card_payment
 from tests.fixtures.database import database
 from tests.fixtures.desk import Desk, Envelope, desk_on, envelope, event_of, payment, post, refund
 
@@ -39,7 +40,8 @@ class CountingPool:
                 yield connection
 
     async def fetch(self, *arguments: Any) -> Any:
-        return await self._pool.fetch(*arguments)
+        async with self.acquire() as connection:
+            return await connection.fetch(*arguments)
 
     def _note(self, record: Any) -> None:
         self.statements[" ".join(record.query.split())] += 1
@@ -105,6 +107,28 @@ async def test_a_payment_alone_takes_four_round_trips(ledger_settings: Settings)
         pool.statements.clear()
         await desk.apply(payment("p1"))
         assert [text.split()[0] for text in pool.statements] == ["BEGIN;", "SELECT", "WITH", "COMMIT"]
+
+
+async def test_a_card_payment_alone_takes_five_round_trips(ledger_settings: Settings) -> None:
+    owner = {"owner_type": "employee", "owner_ref": OWNER}
+    line = {"line_of_credit_id": "l1", "expense_category": "food", "currency": "EUR", "credits_limit": 1_000}
+    made = (
+        ("expense_category.create.v1", {"code": "food", "name": "Food", "match": [{}]}),
+        ("line_of_credit.create.v1", line | owner),
+        ("card.assign.v1", {"card_id": "c1"} | owner),
+    )
+    async with desk_on(ledger_settings) as desk:
+        pool = CountingPool(desk.pool)
+        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
+        await desk.apply(*(envelope(name, **data) for name, data in made))
+        await desk.apply(envelope("authorization.requested.v1", **card_payment("x0")))
+        pool.statements.clear()
+        result = await desk.apply(envelope("authorization.requested.v1", **card_payment("x1")))
+        # The first asks for the resolvers, before the lock; then lock, look, write, commit.
+        assert [text.split()[0] for text in pool.statements] == ["SELECT", "BEGIN;", "SELECT", "WITH", "COMMIT"]
+        assert result.applied == 1
+        decided = await desk.pool.fetch("SELECT decision FROM authorizations ORDER BY external_id")
+        assert [row["decision"] for row in decided] == ["approved", "approved"]
 
 
 EVERYTHING = (

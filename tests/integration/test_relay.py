@@ -263,9 +263,12 @@ async def test_a_page_is_read_in_order_from_the_index_on_a_table_never_analyzed(
     )
     page = await books.fetch(outbox_reader._PAGE, 0, 100, 10, 1_000_000, 1_000)
     assert [row["seq_last"] for row in page] == list(range(101, 111))
-    plan = "\n".join(row[0] for row in await books.fetch(f"EXPLAIN {_with_values(outbox_reader._PAGE)}"))
-    assert "Seq Scan" not in plan
-    assert "Sort  (" not in plan
+    few = await books.fetch(outbox_reader._NEXT, 0, 100, 3)
+    assert [row["seq_last"] for row in few] == [101, 102, 103]
+    for query in (outbox_reader._PAGE, outbox_reader._NEXT):
+        plan = "\n".join(row[0] for row in await books.fetch(f"EXPLAIN {_with_values(query)}"))
+        assert "Seq Scan" not in plan
+        assert "Sort  (" not in plan
 
 
 def _with_values(query: str) -> str:

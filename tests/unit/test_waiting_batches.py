@@ -30,6 +30,12 @@ class _Event:
         self.carried = carried
 
 
+async def next_of(queue: BatchQueue) -> Prepared:
+    prepared = await queue.get()
+    assert prepared is not None
+    return prepared
+
+
 def offsets(prepared: Prepared) -> tuple[list[int], list[int]]:
     events = [cast(Any, event).carried.record.offset for event in prepared.events]
     return events, [letter.record.offset for letter in prepared.letters]
@@ -39,7 +45,7 @@ async def test_what_has_piled_up_is_taken_as_one_batch() -> None:
     queue = BatchQueue(10)
     for first in (0, 3, 6):
         await queue.put(batch(first, "ede"))
-    joined = await queue.get()
+    joined = await next_of(queue)
     assert (joined.first_offset, joined.next_offset) == (0, 9)
     assert offsets(joined) == ([0, 2, 3, 5, 6, 8], [1, 4, 7])
 
@@ -49,16 +55,16 @@ async def test_no_batch_becomes_larger_than_allowed_by_what_is_joined_to_it() ->
     await queue.put(batch(0, "eee"))
     await queue.put(batch(3, "eee"))
     assert not queue.has_room
-    assert (await queue.get()).next_offset == 3
-    assert (await queue.get()).next_offset == 6
+    assert (await next_of(queue)).next_offset == 3
+    assert (await next_of(queue)).next_offset == 6
 
 
 async def test_batches_polled_before_and_after_reading_began_anew_are_kept_apart() -> None:
     queue = BatchQueue(10)
     await queue.put(batch(5, "e", generation=1))
     await queue.put(batch(0, "e", generation=2))
-    assert (await queue.get()).generation == 1
-    assert (await queue.get()).generation == 2
+    assert (await next_of(queue)).generation == 1
+    assert (await next_of(queue)).generation == 2
 
 
 async def test_large_records_leave_no_room_whatever_their_number() -> None:
@@ -81,7 +87,16 @@ async def test_who_waits_for_room_has_it_when_the_queue_is_dropped() -> None:
     queue.drop()
     async with asyncio.timeout(5):
         await waiting
-        assert (await queue.get()).first_offset == 1
+        assert (await next_of(queue)).first_offset == 1
+
+
+async def test_who_waits_for_a_batch_is_told_that_what_there_was_is_dropped() -> None:
+    queue = BatchQueue(1)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.drop()
+    async with asyncio.timeout(5):
+        assert await waiting is None
 
 
 def test_a_batch_is_cut_before_an_event_and_every_record_is_in_one_part() -> None:
