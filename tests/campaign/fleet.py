@@ -73,7 +73,11 @@ class Fleet:
         try:
             await asyncio.to_thread(process.wait, seconds_max)
         except subprocess.TimeoutExpired:
-            self.ended.append(f"{member.name} didn't end in {seconds_max:g} s")
+            # What its tasks wait for goes into its log, and is said with the verdict.
+            process.send_signal(signal.SIGUSR1)
+            await asyncio.sleep(1)
+            said = (self._folder / f"{member.name}.log").read_text()[-6_000:]
+            self.ended.append(f"{member.name} didn't end in {seconds_max:g} s; {said}")
             process.kill()
             await asyncio.to_thread(process.wait)
 

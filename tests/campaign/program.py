@@ -9,7 +9,9 @@ $CAMPAIGN_DEFECT plants a defect. $CAMPAIGN_GREEDY makes a relay take every shar
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,18 @@ def make_greedy() -> None:
     RelayLease.share = share_all  # type: ignore[method-assign]
 
 
+def say_where_on_a_signal() -> None:
+    """SIGUSR1: into the log with what each task waits for."""
+
+    def say(*_: object) -> None:
+        for task in asyncio.all_tasks():
+            task.print_stack()
+
+    signal.signal(signal.SIGUSR1, say)
+
+
 def main() -> None:
+    say_where_on_a_signal()
     put_in_a_wrong_clock()
     late.install(CONTROL / "late")
     if os.environ.get("CAMPAIGN_GREEDY"):

@@ -32,7 +32,7 @@ from tests.fixtures.programs import environment_of
 
 _LOOK_SECONDS = 10.0
 # Several processes start at once, and others may be at work on this machine.
-_WORKS_SECONDS = 300.0
+_WORKS_SECONDS = 180.0
 _DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELECT sum(next_seq - 1) FROM shards)"
 
 
@@ -130,6 +130,18 @@ class Campaign:
         self.figures.faults[name] += 1
         self.say(told)
         return whole
+
+    async def works(self) -> None:
+        """Return when records are read again, so that the next harm does harm, too."""
+        least: int | None = None
+        async with asyncio.timeout(_WORKS_SECONDS):
+            while True:
+                # 0 where nobody answers; less than before where commits were lost.
+                read = (await self._progress())[0]
+                if read and least is not None and read > least:
+                    return
+                least = min(read, least or read) if read else least
+                await asyncio.sleep(0.1)
 
     async def end(self) -> Verdict:
         """Undo all harm, read on to the end, and judge."""
