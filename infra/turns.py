@@ -78,12 +78,16 @@ class _Line:
             if turn.done() and not turn.cancelled():
                 # It was given to us in the same moment: the next one has it.
                 self.leave()
-            else:
+            elif turn in waiting:
                 waiting.remove(turn)
             raise
 
     def leave(self) -> None:
         """Give the turn to the next."""
+        for waiting in (self._urgent, self._others):
+            # Whoever was cancelled in this moment hasn't had the time to step out of the line.
+            while waiting and waiting[0].done():
+                waiting.popleft()
         late = self._others and self._urgent_in_a_row >= URGENT_IN_A_ROW
         if self._urgent and not late:
             self._urgent_in_a_row = self._urgent_in_a_row + 1 if self._others else 0

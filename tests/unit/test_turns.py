@@ -48,6 +48,26 @@ async def test_shards_do_not_wait_for_each_other() -> None:
         pass
 
 
+async def test_a_turn_that_is_given_up_in_the_moment_it_is_due_goes_to_the_next() -> None:
+    turns, had = Turns(), asyncio.Event()
+
+    async def wait() -> None:
+        async with turns.take(0):
+            had.set()
+
+    async with asyncio.timeout(5):
+        async with turns.take(0):
+            first, second = (asyncio.create_task(wait()) for _ in range(2))
+            await asyncio.sleep(0)
+            # Cancelled, but it hasn't been told so yet when the turn is handed on.
+            first.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert first.cancelled()
+        assert had.is_set()
+        async with turns.take(0):
+            pass
+
+
 async def test_who_gives_up_waiting_neither_keeps_the_turn_nor_loses_it() -> None:
     turns = Turns()
 
