@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -429,6 +431,21 @@ async def test_an_expired_hold_is_told_by_its_expiry(lone_desk: Desk, ledger_set
         found = await explain_hold(connection, TENANT, "h1")
     assert [event["event"]["type"] for event in found["events"]] == ["hold.created.v1", "hold.expired.v1"]
     assert found["events"][1]["event"]["source"] == "ledgerstream"
+
+
+async def test_the_runbooks_queries_say_what_is_overdue_and_what_was_declined(lone_desk: Desk) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
+    declined, overdue = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    ended = {"expires_at": "2020-01-01T00:00:00Z"}
+    hold = envelope("hold.created.v1", hold_id="h1", account="wallet", amount=9, currency="EUR", **ended)
+    events = [*opened(), hold, asked("late", 5, account="wallet", **ended), asked("much", 5_000)]
+    await lone_desk.apply_events(events_of(lone_desk, events))
+    shard = await lone_desk.shard()
+    told = [tuple(row) for row in await lone_desk.pool.fetch(overdue)]
+    assert told == [(shard, datetime(2020, 1, 1, tzinfo=UTC), 2)]
+    assert [tuple(row) for row in await lone_desk.pool.fetch(declined)] == [(TENANT, "insufficient_credits", 1)]
+    await lone_desk.ledger.expire_holds(shard)
+    assert await lone_desk.pool.fetch(overdue) == []
 
 
 def test_people_are_explained_holds_and_card_payments(run: Run) -> None:
