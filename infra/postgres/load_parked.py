@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from asyncpg.pgproto import pgproto
@@ -16,12 +17,14 @@ from domain.events import Event
 from domain.keys import Key
 from domain.needs import Needs
 from infra.postgres.writes import Connection
-from infra.records import Origin
+from infra.records import InputRecord, Origin
 
 ReadCommand = Callable[[str, bytes], Any]
 """From an event's type and the JSON of its data, as journaled, to its command."""
 
 PARKED_MAX = RESUMED_MAX
+_NO_ID = UUID(int=0)
+"""The journal keeps a topic's name, not its id."""
 
 
 async def load_waiting(connection: Connection, books: Books, needs: Needs, read_command: ReadCommand) -> None:
@@ -56,7 +59,7 @@ async def load_waiting(connection: Connection, books: Books, needs: Needs, read_
 
 EVENT_COLUMNS = (
     "e.seq, e.tenant_id, e.type, e.source, e.event_id, e.idempotency_key, e.traceparent, e.occurred_at,"
-    " e.fingerprint, e.code, e.data"
+    ' e.fingerprint, e.code, e.data, e.topic, e.partition, e."offset"'
 )
 
 
@@ -74,8 +77,15 @@ def parked_event(row: asyncpg.Record, read_command: ReadCommand) -> Event:
         idempotency_key=row["idempotency_key"],
         traceparent=row["traceparent"],
         parked_seq=row["seq"],
-        carried=Origin(data),
+        carried=Origin(data, _record(row)),
     )
+
+
+def _record(row: asyncpg.Record) -> InputRecord | None:
+    """Where its record stands: what becomes of the event says so, too."""
+    if row["topic"] is None:
+        return None
+    return InputRecord(row["topic"], _NO_ID, row["partition"], row["offset"], 0, None, None, ())
 
 
 def name_needs(event: Event, needs: Needs) -> None:

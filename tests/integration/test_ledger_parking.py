@@ -62,6 +62,19 @@ async def test_three_levels_come_free_at_once_in_the_order_of_their_parking(desk
     await coherent(desk)
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_parked_event_that_is_refused_says_where_its_record_stands_as_its_parking_did(
+    desk: Desk, together: bool
+) -> None:
+    events = [refund(payment_id="p1", amount=2_000, id="e1"), payment()]
+    for batch in [events] if together else [[event] for event in events]:
+        await desk.apply(*batch)
+    told = [output["data"] for output in await desk.outputs() if "event" in output["data"]]
+    assert [each["code"] for each in told] == ["payment_not_found", "refund_exceeds_payment"]
+    assert told[0]["event"]["offset"] > 0
+    assert told[1]["event"] == told[0]["event"]
+
+
 async def test_what_waits_goes_on_waiting_if_what_it_waits_for_is_refused(desk: Desk) -> None:
     await desk.apply(failed(id="e1"), payment())
     await desk.apply(refund(payment_id="p1", amount=2_000, id="e2"))
