@@ -63,7 +63,7 @@ class Fleet:
         if member.process is not None and member.process.poll() is None:
             member.process.send_signal(number)
 
-    async def end(self, member: Member, number: signal.Signals, seconds_max: float = 40.0) -> None:
+    async def end(self, member: Member, number: signal.Signals, seconds_max: float = 90.0) -> None:
         """End one and don't start it again."""
         process, member.process = member.process, None
         if process is None:
