@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -9,8 +10,8 @@ from tests.fixtures.fleet import Event
 from tests.fixtures.issuer import WALLET, Issuer
 
 CAPTURED, LATE = "authorization_captured", ["hold_not_pending"]
-RACES = 60
-SPACING = timedelta(milliseconds=15)
+RACES = 100
+SPACING = timedelta(milliseconds=8)
 
 
 def soon(seconds: float = 0.0) -> datetime:
@@ -62,13 +63,14 @@ async def test_what_was_captured_before_its_expiry_is_not_given_back(issuer: Iss
 async def test_of_a_capture_and_an_expiry_that_race_exactly_one_wins(issuer: Issuer) -> None:
     await issuer.opens(funds=10_000_00, meals=10_000_00)
     names = [f"race-{number:03}" for number in range(RACES)]
-    begin = soon(1.5)
+    begin = soon(2.5)
     for number, name in enumerate(names):
         ends = begin + number * SPACING
         issuer.asks(name, 1_00, account=WALLET, expires_at=ends)
         held = {"account": WALLET, "amount": 1_00, "currency": "EUR", "direction": "out"}
         issuer.says("hold.created", hold_id=name, expires_at=ends, **held)
     await issuer.all_read()
+    await asyncio.sleep((begin - soon(0.3)).total_seconds())
     # One after the other, so that the clock comes in the middle of them whenever it ticks; the last are too late.
     order = names[:-3]
     Random(20261121).shuffle(order)
