@@ -92,7 +92,7 @@ async def _killed_before_the_commit(at: Stage) -> None:
 
 
 async def _everything_twice(at: Stage) -> None:
-    records = stories(10, types=_REQUESTS)
+    records = stories(10, types=_SALES)
     at.start("run", "ledger")
     await at.publish(records)
     await at.drained()
@@ -176,7 +176,7 @@ DRILLS: dict[str, Drill] = {
         caught_by=_DOUBLED,
     ),
     "no-keys": Drill(
-        about="requests come again under other ids", play=_everything_twice,
+        about="events come again under other ids", play=_everything_twice,
         caught_by=r"is a duplicate, and was judged",
     ),
     "no-fencing": Drill(
