@@ -89,9 +89,13 @@ def show_authorization(found: AuthorizationDocument) -> None:
     }
     _show_facts(facts)
     click.echo()
-    columns = ["Seq", "Time", "Event", "Id", "Amount", "Held", "Entry"]
+    columns = ["Seq", "Time", "Event", "Id", "Amount", "Held"]
     rows = [_event_row(event, unit) for event in found["events"]]
-    show_table(columns, rows, right=("Seq", "Amount", "Held"), title="What happened to it")
+    show_table(columns, rows, right=("Seq", "Amount", "Held"), whole=("Time",), title="What happened to it")
+    # Below the table, where an id has room to be copied from.
+    for event in found["events"]:
+        if "entry_id" in event:
+            click.echo(f"Entry at seq {event['seq']}: {event['entry_id']}")
 
 
 def _decision(found: AuthorizationDocument, unit: str) -> str:
@@ -117,7 +121,6 @@ def _event_row(event: AuthorizationEvent, unit: str) -> list[str]:
         event["event_id"] or "",
         money(event.get("amount"), unit) if "amount" in event and unit else "",
         "" if held is None else f"{'+' if held > 0 else ''}{money(held, unit)}",
-        str(event.get("entry_id", "")),
     ]
 
 

@@ -233,7 +233,8 @@ def test_people_follow_a_life_line_by_line(run: Run) -> None:
     assert "visa hotel: approved, confirmed" in shown
     assert "L1, L2; 2.60 EUR expensed on each" in shown
     rows = [line.split() for line in shown.partition("What happened")[2].splitlines()[2:]]
-    assert [row[2] for row in rows] == ["confirmed", "requested", "adjusted", "adjusted", "captured", "refunded"]
+    assert [row[:3] for row in rows[-2:]] == [["Entry", "at", "seq"]] * 2
+    assert [row[2] for row in rows[:-2]] == ["confirmed", "requested", "adjusted", "adjusted", "captured", "refunded"]
     assert "-1.50 EUR" in shown
     assert "+2.00 EUR" in shown
 
@@ -379,7 +380,7 @@ def test_a_list_of_nobodys_ends_1(run: Run, arguments: tuple[str, ...]) -> None:
     "arguments",
     [
         ("hold", "h1"),
-        ("authorization", "visa", "much"),
+        ("authorization", "visa", "hotel"),
         ("line", "L1"),
         ("lines", "--owner-type", "employee", "--owner-ref", OWNER),
         ("categories",),
