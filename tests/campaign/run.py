@@ -145,6 +145,10 @@ class Campaign:
 
     async def end(self) -> Verdict:
         """Undo all harm, read on to the end, and judge."""
+        return await self.judge(await self.settle())
+
+    async def settle(self) -> list[str]:
+        """Undo all harm, read on to the end, and end everything as an operator would; what went wrong with that."""
         keeping, watching, load = self._tasks
         await self.nemesis.heal()
         self._stop.set()
@@ -161,9 +165,10 @@ class Campaign:
         await self.fleet.end_all()
         self.subscriber.send_signal(signal.SIGTERM)
         await asyncio.to_thread(self.subscriber.wait, 300)
-        return await self._judge(faults + self.fleet.ended)
+        return faults + self.fleet.ended
 
-    async def _judge(self, faults: list[str]) -> Verdict:
+    async def judge(self, faults: list[str]) -> Verdict:
+        """The verdict on a ledger at rest, with these faults among its own."""
         self.say("judging")
         servers, lost = self.servers, self.nemesis.recovery.lost
         into = await servers.empty_database("rebuilt") if self.plan.rebuild else ""
