@@ -48,7 +48,7 @@ async def test_what_no_parser_expects_ends_once_and_the_rest_goes_on(
         for number in range(4, 8):
             assert await produce_raw(settings, topic, 0, batch_of([paid(number)])) == 0
         assert await produce_raw(settings, topic, 1, batch_of([paid(11)])) == 0
-        await until_drained(settings, seconds_max=30)
+        await until_drained(settings, seconds_max=90)
     letters = [(row["code"], row["offset"]) for row in await books.fetch('SELECT code, "offset" FROM dead_letters')]
     assert letters == LOST_BEFORE.get(odd, [])
     applied = {row["event_id"] for row in await books.fetch("SELECT event_id FROM events WHERE outcome = 'applied'")}

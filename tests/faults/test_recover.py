@@ -27,7 +27,7 @@ from tests.fixtures.ledger import RunningLedger, ledger_running_on
 from tests.fixtures.programs import start
 from tests.fixtures.subscriber import committed, seals
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 90.0
 TENANTS = ("acme", "globex", "initech", "umbrella")
 
 

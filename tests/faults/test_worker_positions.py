@@ -51,7 +51,7 @@ async def test_offsets_that_are_reset_in_kafka_change_nothing(
     first, more = traffic(1, 40), traffic(2, 40)
     async with running(settings, "run", tmp_path / "1.log"):
         await publish(settings, first)
-        await until_drained(settings, seconds_max=30)
+        await until_drained(settings, seconds_max=90)
     await commit_in_kafka(settings, "payments", offset)
     await publish(settings, more)
     async with running(settings, "run", tmp_path / "2.log"):
@@ -113,7 +113,7 @@ async def test_records_that_kafka_deleted_unread_stop_their_partition_alone_with
     admin = await admin_of(settings)
     async with running(settings, "run", tmp_path / "1.log") as program:
         await publish(settings, [payment(number) for number in range(5)])
-        await until_drained(settings, seconds_max=30)
+        await until_drained(settings, seconds_max=90)
         if when == "reading":
             # What it is fetching is what comes first; the rest is gone before it asks.
             program.process.send_signal(signal.SIGSTOP)
@@ -158,7 +158,7 @@ async def test_a_topic_made_again_is_read_from_its_beginning(
     admin = await admin_of(settings)
     async with running(settings, "run", tmp_path / "1.log"):
         await publish(settings, first)
-        await until_drained(settings, seconds_max=30)
+        await until_drained(settings, seconds_max=90)
         if when == "reading":
             await make_again(settings, admin)
             await publish(settings, again)

@@ -12,7 +12,7 @@ from infra.postgres.migrate import migrate
 from infra.settings import Settings
 from tests.fixtures.desk import desk_on, payment
 
-SECONDS_MAX = 10.0
+SECONDS_MAX = 30.0
 
 
 @pytest.fixture
