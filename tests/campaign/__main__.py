@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=0, help="publish at least so many, evenly over the time")
     parser.add_argument("--scenario", default="all", help="`random`, `all` (each once), or names with commas between")
     parser.add_argument("--calm", type=float, default=None, help="seconds after a fault, on average (random: 5)")
-    parser.add_argument("--warm", type=int, default=None, help="records before the first fault (random: 10000)")
+    parser.add_argument("--warm", type=int, default=None, help="records before the first fault (random: 20000)")
     parser.add_argument("--json", action="store_true", help="one document on standard output, all else on the other")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--relays", type=int, default=2)
@@ -40,7 +40,7 @@ def main() -> int:
     random_run = chosen["scenario"] == "random"
     calm, warm = chosen.pop("calm"), chosen.pop("warm")
     chosen["calm_seconds"] = (5.0 if random_run else 1.0) if calm is None else calm
-    chosen["warm_events"] = (10_000 if random_run else 0) if warm is None else warm
+    chosen["warm_events"] = (20_000 if random_run else 0) if warm is None else warm
     tell = (lambda document: print(json.dumps(document))) if chosen.pop("json") else None
     return 0 if uvloop.run(campaign(Plan(**chosen), tell=tell)).good else 1
 

@@ -31,6 +31,7 @@ from tests.campaign.verdict import Verdict, judge
 from tests.fixtures.programs import environment_of
 
 _LOOK_SECONDS = 10.0
+_FIRST = 300
 # Several processes start at once, and others may be at work on this machine.
 _WORKS_SECONDS = 180.0
 _DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELECT sum(next_seq - 1) FROM shards)"
@@ -110,14 +111,19 @@ class Campaign:
         for role, count in (("worker", plan.workers), ("relay", plan.relays), ("clock", 1)):
             for number in range(count):
                 self.fleet.start(role, f"{role}-{number}")
-        # How fast it goes without any harm is seen first.
-        await self.publisher.publish_next(max(plan.warm_events, 300))
+        await self.publisher.publish_next(_FIRST)
+        await self._read_to(_FIRST)
         self._tasks = [asyncio.create_task(each) for each in (self.fleet.watch(), self._watch())]
-        async with asyncio.timeout(_WORKS_SECONDS):
-            while (await self._progress())[0] < (plan.warm_events or 100):
-                await asyncio.sleep(0.2)
+        # How fast it goes without any harm is seen first.
+        await self.publisher.publish_next(plan.warm_events)
+        await self._read_to(_FIRST + plan.warm_events)
         self._phase = "faults"
         self._tasks.append(asyncio.create_task(self.publisher.run(plan.rate, plan.events, self._stop)))
+
+    async def _read_to(self, count: int) -> None:
+        async with asyncio.timeout(_WORKS_SECONDS):
+            while (await self._progress())[0] < count:
+                await asyncio.sleep(0.2)
 
     async def harm(self, name: str, chance: random.Random) -> bool:
         """Do this once; whether it was done to its end."""
