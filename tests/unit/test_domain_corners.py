@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from domain import decide
-from domain.accounts import NORMAL_SIGN, Account, AccountType
+from domain.accounts import NORMAL_SIGN, Account, AccountStatus, AccountType, reserved_type
 from domain.books import NOT_OPENED, Books
 from domain.decide import decide_batch
-from domain.events import Applied, Rejected
+from domain.events import Applied, Parked, Rejected
+from domain.ids import account_id
+from domain.money import EXPONENTS, exponent, in_major_units
+from domain.reservations import card_key, category_key
+from tests.fixtures.cards import OWNER, till
 from tests.fixtures.desk import NOON, envelope, event_of, payment, refund
+from tests.unit.wire_samples import LEAST
 
 
 @pytest.fixture
@@ -47,3 +56,278 @@ def test_the_thousand_and_first_that_waits_is_refused(books: Books) -> None:
     assert decide.WAITING_MAX == 1_000
     assert not isinstance(before.outcome, Rejected)
     assert isinstance(last.outcome, Rejected) and last.outcome.code == "too_many_parked"
+
+
+# --- accounts --------------------------------------------------------------------------------------------------------
+
+
+def told(books: Books, type_name: str, **data: Any) -> Any:
+    """Decide one event; how it ended."""
+    return decide_batch([event_of(envelope(type_name, **data))], books).handled[0].outcome
+
+
+def code(books: Books, type_name: str, **data: Any) -> str:
+    outcome = told(books, type_name, **data)
+    return str(outcome.code) if isinstance(outcome, Rejected | Parked) else "applied"
+
+
+@pytest.mark.parametrize("limit", ["floor", "ceiling"])
+@pytest.mark.parametrize("type_name", ["account.create.v1", "account.update.v1"])
+def test_a_limit_is_within_what_the_books_can_count(books: Books, type_name: str, limit: str) -> None:
+    assert code(books, "account.create.v1", name="there", type="asset") == "applied"
+    data = {"name": "new", "type": "asset"} if "create" in type_name else {"name": "there"}
+    for amount in (2**63, -(2**63)):
+        assert code(books, type_name, **data, **{limit: {"EUR": amount}}) == "amount_out_of_range"
+    assert code(books, type_name, **data, **{limit: {"EUR": -(2**63 - 1), "JPY": 2**63 - 1}}) == "applied"
+
+
+def test_an_account_is_put_below_another_and_on_top_again(books: Books) -> None:
+    for name in ("top", "low"):
+        assert code(books, "account.create.v1", name=name, type="asset") == "applied"
+    top, low = books.accounts["acme", "top"], books.accounts["acme", "low"]
+    books.changed_accounts.clear()
+    assert code(books, "account.update.v1", name="low", parent="top") == "applied"
+    assert low.parent_id == top.account_id
+    assert books.changed_accounts == {low.account_id: low}
+    assert code(books, "account.update.v1", name="low", description="x") == "applied"
+    assert low.parent_id == top.account_id
+    assert code(books, "account.update.v1", name="low", parent=None) == "applied"
+    assert low.parent_id is None
+
+
+def test_the_first_account_that_an_event_makes_has_the_ordinal_1(books: Books) -> None:
+    assert told(books, "account.create.v1", name="a", type="asset").result == {
+        "account_id": str(account_id(1, 0, 1, 1))
+    }
+
+
+def test_a_fact_on_an_account_that_was_closed_or_frozen_says_so(books: Books) -> None:
+    for name, status in (("frozen", "account_frozen"), ("shut", "account_closed")):
+        code(books, "account.create.v1", name=name, type="asset")
+        books.changed_accounts.clear()
+        if status == "account_closed":
+            code(books, "account.close.v1", name=name)
+        else:
+            code(books, "account.update.v1", name=name, status="frozen")
+        assert [account.name for account in books.changed_accounts.values()] == [name]
+        outcome = decide_batch([event_of(payment(name, 5, cash_account=name))], books).handled[0].outcome
+        assert isinstance(outcome, Applied) and outcome.entry is not None
+        assert outcome.entry.breaches == [status]
+    code(books, "account.update.v1", name="frozen", status="active")
+    outcome = decide_batch([event_of(payment("after", 5, cash_account="frozen"))], books).handled[0].outcome
+    assert isinstance(outcome, Applied) and outcome.entry is not None and outcome.entry.breaches == []
+
+
+def test_only_an_account_that_something_is_to_be_looked_at_on_is_guarded() -> None:
+    plain = Account(NOT_OPENED, "acme", "a", AccountType.ASSET)
+    assert not plain.guarded
+    for change in (
+        {"floors": {"EUR": 0}},
+        {"ceilings": {"EUR": 0}},
+        {"currency": "EUR"},
+        {"status": AccountStatus.FROZEN},
+    ):
+        account = Account(NOT_OPENED, "acme", "a", AccountType.ASSET, **change)  # type: ignore[arg-type]
+        assert account.guarded
+        account.floors, account.ceilings, account.currency, account.status = {}, {}, None, AccountStatus.ACTIVE
+        account.guard()
+        assert not account.guarded
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("platform:cash", "asset"), ("platform:fees", "revenue"), ("platform:disputes_held", "asset"),
+        ("platform:dispute_fees", "expense"), ("platform:dispute_losses", "expense"),
+        ("customer_balance:c", "liability"), ("merchant_settlement:m", "liability"), ("subledger:s", "asset"),
+        ("subledger_contra:s", "equity"), ("fx:EUR", "equity"), ("fx:rounding", "equity"),
+        ("customer_balance", None), ("customer_balance:", None), ("fx", None), ("wallet:a", None), ("platform:x", None),
+    ],
+)  # fmt: skip
+def test_names_that_events_make_accounts_of_have_their_types(name: str, kind: str | None) -> None:
+    assert reserved_type(name) == kind
+
+
+# --- tenants and periods ---------------------------------------------------------------------------------------------
+
+
+def test_a_tenant_is_registered_once_and_only_on_a_shard_that_there_is(books: Books) -> None:
+    assert code(books, "tenant.create.v1", shard=7) == "tenant_not_found"
+    books = Books(shard=3, epoch=1, next_seq=1, recorded_at=NOON)
+    assert told(books, "tenant.create.v1", shard=3).result == {"tenant_id": "acme", "shard": 3}
+    assert code(books, "tenant.create.v1") == "tenant_exists"
+
+
+def test_a_closed_period_is_told_and_stays_closed(books: Books) -> None:
+    assert told(books, "period.close.v1", through="2026-02-28").result == {"through": "2026-02-28"}
+    assert code(books, "period.close.v1", through="2026-02-27") == "period_closed"
+    assert code(books, "period.close.v1", through="2026-02-28") == "applied"
+
+
+# --- what a refusal says ---------------------------------------------------------------------------------------------
+
+OVER = 2**63
+MOST = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("type_name", "data", "named"),
+    [
+        ("payment.captured.v1", {"fees": -1}, "fees is -1"),
+        ("dispute.opened.v1", {"fees": -1}, "fees is -1"),
+        ("dispute.opened.v1", {"amount": MOST, "fees": 1}, "amount and fees is"),
+        ("dispute.reopened.v1", {"fees": -1}, "fees is -1"),
+        ("dispute.reopened.v1", {"amount": MOST, "fees": 1}, "amount and fees is"),
+        ("authorization.requested.v1", {"hold_amount": -1}, "hold_amount is -1"),
+        ("authorization.requested.v1", {"hold_amount": OVER}, "hold_amount is 9223372036854775808"),
+        ("line_of_credit.create.v1", {"credits_limit": -1}, "credits_limit is -1"),
+        ("line_of_credit.create.v1", {"expensed_credits": -1}, "expensed_credits is -1"),
+        ("line_of_credit.set_limit.v1", {"credits_limit": OVER}, "credits_limit is"),
+        ("line_of_credit.reset.v1", {"credits_limit": OVER}, "credits_limit is"),
+        ("line_of_credit.reset.v1", {"expensed_credits": OVER}, "expensed_credits is"),
+        ("transfer.created.v1", {"amount": 0}, "amount is 0; it must be at least 1"),
+    ],
+)  # fmt: skip
+def test_a_refused_amount_is_named(books: Books, type_name: str, data: dict[str, Any], named: str) -> None:
+    outcome = told(books, type_name, **(LEAST[type_name] | data))
+    assert isinstance(outcome, Rejected) and named in outcome.message
+
+
+def test_more_than_can_be_counted_is_named(books: Books) -> None:
+    opened = {"dispute_id": "d", "amount": MOST, "currency": "EUR", "customer_id": "c"}
+    assert code(books, "dispute.opened.v1", **opened) == "applied"
+    more = told(books, "dispute.reopened.v1", dispute_id="d", reopening_id="1", amount=1)
+    assert isinstance(more, Rejected) and more.message.startswith("the amount held is")
+
+    cards = till()
+    held = {"hold_id": "h", "account": "bank", "amount": 9, "currency": "EUR"}
+    assert cards.code("hold.created.v1", **held) == "applied"
+    assert cards.code("hold.captured.v1", hold_id="h", amount=4, final=False, capture_id="1") == "applied"
+    over = cards.send("hold.adjusted.v1", hold_id="h", adjustment_id="1", amount=MOST - 3).outcome
+    assert isinstance(over, Rejected) and over.code == "amount_out_of_range"
+    assert cards.code("hold.adjusted.v1", hold_id="h", adjustment_id="2", amount=MOST - 2_000) == "applied"
+
+    ids = {"provider": "visa", "external_id": "x1"}
+    cards.later("captured", amount=MOST - 1, force_post=True, currency="EUR")
+    for number, (what, named) in enumerate((("captured", "what is captured"), ("refunded", "what is refunded"))):
+        if what == "refunded":
+            cards.later("refunded", amount=MOST - 1)
+        ids["event_id"] = f"over{number}"
+        refused = cards.send(f"authorization.{what}.v1", **ids, amount=2).outcome
+        assert isinstance(refused, Rejected) and refused.message.startswith(named)
+
+
+def test_the_books_units_and_how_they_are_shown() -> None:
+    assert Counter(EXPONENTS.values()) == {0: 17, 2: 140, 3: 7, 4: 2, 6: 8, 7: 1, 8: 12}
+    assert (exponent("XLM"), exponent("ETH"), exponent("USDC"), exponent("EUR"), exponent("nope")) == (7, 8, 6, 2, None)
+    shown = [in_major_units(0, "EUR"), in_major_units(-5, "EUR"), in_major_units(1_234_567, "EUR")]
+    assert shown == ["0.00 EUR", "-0.05 EUR", "12,345.67 EUR"]
+    assert [in_major_units(-1_500, "JPY"), in_major_units(15, "nope")] == ["-1,500 JPY", "15 nope"]
+
+
+# --- entries on request ----------------------------------------------------------------------------------------------
+
+
+def test_an_entry_may_be_five_minutes_ahead_and_no_more(books: Books) -> None:
+    for name in ("a", "b"):
+        code(books, "account.create.v1", name=name, type="asset")
+    legs = [{"account": "a", "amount": 5, "currency": "EUR"}, {"account": "b", "amount": -5, "currency": "EUR"}]
+    tolerated = NOON + timedelta(minutes=5)
+    assert code(books, "entry.post.v1", postings=legs, effective_at=tolerated.isoformat()) == "applied"
+    ahead = (tolerated + timedelta(microseconds=1)).isoformat()
+    assert code(books, "entry.post.v1", postings=legs, effective_at=ahead) == "effective_at_in_future"
+
+
+@pytest.mark.parametrize("amount", [OVER, -OVER])
+def test_a_leg_is_within_what_the_books_can_count(books: Books, amount: int) -> None:
+    legs = [
+        {"account": "a", "amount": amount, "currency": "EUR"},
+        {"account": "b", "amount": -amount, "currency": "EUR"},
+    ]
+    assert code(books, "entry.post.v1", postings=legs) == "amount_out_of_range"
+
+
+def test_a_reversal_is_the_opposite_of_what_was_posted_and_of_nothing_else(books: Books) -> None:
+    for name in ("a", "b"):
+        code(books, "account.create.v1", name=name, type="asset")
+    legs = [{"account": "a", "amount": 5, "currency": "EUR"}, {"account": "b", "amount": -5, "currency": "EUR"}]
+    posted = told(books, "entry.post.v1", postings=legs, payment_id="p", description="x").entry
+    back = told(books, "entry.reverse.v1", entry_id=str(posted.entry_id), description="y").entry
+    assert (back.kind, back.reverses, back.references, back.description) == (
+        "reversal",
+        posted.entry_id,
+        posted.references,
+        "y",
+    )
+    assert [(leg.account.name, leg.amount) for leg in back.postings] == [("a", -5), ("b", 5)]
+    assert code(books, "entry.reverse.v1", entry_id=str(back.entry_id)) == "entry_not_reversible"
+    assert code(books, "entry.reverse.v1", entry_id="none") == "entry_not_found"
+    other = envelope("entry.reverse.v1", tenant="globex", entry_id=str(posted.entry_id))
+    outcome = decide_batch([event_of(other)], books).handled[0].outcome
+    assert isinstance(outcome, Rejected) and outcome.code == "entry_not_found"
+
+
+# --- categories, lines and cards -------------------------------------------------------------------------------------
+
+
+def test_what_a_request_about_credit_made_is_told() -> None:
+    books = till()
+    for type_name, data, result in (
+        ("expense_category.create.v1", {"code": "c", "name": "C"}, {"code": "c"}),
+        ("line_of_credit.set_limit.v1", {"line_of_credit_id": "L1", "credits_limit": 5}, {"line_of_credit_id": "L1"}),
+        ("card.assign.v1", {"card_id": "k", "owner_type": "team", "owner_ref": OWNER}, {"card_id": "k"}),
+        ("card.unassign.v1", {"card_id": "k", "owner_type": "team", "owner_ref": OWNER}, {"card_id": "k"}),
+    ):
+        outcome = books.send(type_name, **data).outcome
+        assert isinstance(outcome, Applied) and outcome.result == result
+
+
+def test_a_card_is_its_owners_until_it_is_unassigned_from_just_that_owner() -> None:
+    books, key = till(), card_key("acme", "k")
+    other = OWNER.replace("1", "2")
+
+    def owner() -> tuple[str | None, str | None]:
+        card = books.books.cards.get(key)
+        assert card is not None and (card.tenant_id, card.card_id) == ("acme", "k")
+        return card.owner_type, card.owner_ref
+
+    books.code("card.assign.v1", card_id="k", owner_type="team", owner_ref=OWNER.upper())
+    assert owner() == ("team", OWNER)
+    books.books.cards.touched.clear()
+    books.code("card.unassign.v1", card_id="k", owner_type="team", owner_ref=other)
+    books.code("card.unassign.v1", card_id="k", owner_type="employee", owner_ref=OWNER)
+    assert owner() == ("team", OWNER) and not books.books.cards.touched
+    books.code("card.assign.v1", card_id="k", owner_type="employee", owner_ref=other)
+    assert owner() == ("employee", other)
+    books.code("card.unassign.v1", card_id="k", owner_type="employee", owner_ref=other.upper())
+    assert owner() == (None, None) and books.books.cards.touched.keys() == {key}
+    assert books.code("card.unassign.v1", card_id="never", owner_type="team", owner_ref=OWNER) == "applied"
+    assert books.books.cards.get(card_key("acme", "never")) is None
+
+
+def test_a_line_is_kept_as_it_was_asked_for() -> None:
+    books = till()
+    asked = {"line_of_credit_id": "L3", "owner_type": "team", "owner_ref": OWNER.upper(), "expense_category": "food"}
+    assert books.code("line_of_credit.create.v1", **asked, currency="EUR") == "applied"
+    line = books.line("L3")
+    assert (line.owner_type, line.owner_ref, line.credits_limit, line.expensed_credits) == ("team", OWNER, 0, 0)
+    assert books.code("line_of_credit.create.v1", **asked | {"line_of_credit_id": "L4"}, currency="EUR") == (
+        "line_of_credit_exists"
+    )
+    assert books.code("line_of_credit.terminate.v1", line_of_credit_id="L3") == "applied"
+    assert books.code("line_of_credit.terminate.v1", line_of_credit_id="L3") == "applied"
+    assert (
+        books.code("line_of_credit.set_limit.v1", line_of_credit_id="L3", credits_limit=1) == "line_of_credit_not_found"
+    )
+    # Another may take its place.
+    assert books.code("line_of_credit.create.v1", **asked | {"line_of_credit_id": "L4"}, currency="EUR") == "applied"
+
+
+def test_a_category_is_kept_as_it_was_asked_for() -> None:
+    books = till()
+    books.code("expense_category.create.v1", code="fuel", name="Fuel", description="d", reference="r", match=[])
+    books.code("expense_category.create.v1", code="bare", name="Bare")
+    fuel, bare = (books.books.categories[category_key("acme", code)] for code in ("fuel", "bare"))
+    assert (fuel.name, fuel.description, fuel.reference, fuel.match) == ("Fuel", "d", "r", b"[]")
+    assert (bare.description, bare.reference, bare.match) == (None, None, b"[]")
+    assert books.code("expense_category.create.v1", code="fuel", name="Other") == "expense_category_exists"
