@@ -186,7 +186,7 @@ def _work(
         ledger_rules(settings, {name: counts[settings.topic(name)] for name in OUTPUT_TOPICS}),
         read_command,
         committed=wakeups.notify if "relay" in roles else announcer.announce,
-        resolve=resolvers.resolve,
+        resolvers=resolvers,
     )
     work: list[Coroutine[Any, Any, None]] = [_watch_kafka(settings, stop)]
     joined = asyncio.Event()

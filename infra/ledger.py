@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -46,10 +46,6 @@ Chooser = Callable[[Connection, Books, FirstLook], Awaitable[Decided]]
 """Loads what is to be decided, and decides it."""
 
 
-Resolve = Callable[[Sequence[Event], int], Awaitable[None]]
-"""Gives the card payments among the events of a shard what the resolvers answer. Raises: TransientError."""
-
-
 class Ledger:
     """Applies events to the books of its shards, each at most once.
 
@@ -64,15 +60,15 @@ class Ledger:
         *,
         committed: Callable[[int], None] = lambda shard: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        resolve: Resolve | None = None,
+        resolvers: Resolvers | None = None,
     ) -> None:
-        """`committed(shard)` is called after each commit that has outputs; `resolve`: by default as the data say."""
+        """`committed(shard)` is called after each commit that has outputs; `resolvers`: by default as the data say."""
         self._pool = pool
         self._rules = rules
         self._read_command = read_command
         self._committed = committed
         self._clock = clock
-        self._resolve = resolve or Resolvers(credit_reader(pool)).resolve
+        self._resolvers = resolvers or Resolvers(credit_reader(pool))
         self._turns = Turns()
         self._memories: dict[int, Memory] = {}
         self._tenants = TenantShards(pool, rules)
@@ -103,8 +99,9 @@ class Ledger:
         Writes: every table but `relayed`, in one database transaction (more only after something was unstorable).
         Raises: TransientError (try the whole batch again), OffsetMovedError, TenantMovedError.
         """
-        # Before anything is locked: custom code may be asked.
-        await self._resolve(events, shard)
+        # Before anything is locked, where custom code may be asked.
+        if not self._resolvers.by_data(events):
+            await self._resolvers.resolve(events, shard)
         async with self._turns.take(shard, events=len(events), urgent=urgent):
             result = BatchResult()
             try:
@@ -203,8 +200,13 @@ class Ledger:
         offsets: OffsetSwap | None,
     ) -> BatchResult:
         needs = _needs_of(events)
+        asked = self._resolvers.by_data(events)
 
         async def choose(connection: Connection, books: Books, look: FirstLook) -> Decided:
+            with _deciding(shard, events):
+                self._resolvers.answer(asked, look.credit)
+            for event in asked:
+                load.name_needs(event, needs)
             load.keep_claims(books, look.claims)
             again = [
                 conflict_key(event.tenant_id, event.source, event.event_id, event.fingerprint)
@@ -214,13 +216,11 @@ class Ledger:
             if again:
                 await load.load_claims(connection, books, again)
             await self._load(connection, books, needs, look)
-            try:
+            with _deciding(shard, events):
                 return decide_batch(events, books)
-            except Exception as error:
-                log.exception("shard %s: a batch of %s can't be decided", shard, len(events))
-                raise UndecidableError(f"{type(error).__name__}: {error}") from error
 
-        return await self._in_transaction(shard, _keys_of(events, dead_letters), needs, choose, dead_letters, offsets)
+        keys, cards = _keys_of(events, dead_letters), self._resolvers.cards_of(asked)
+        return await self._in_transaction(shard, keys, needs, choose, dead_letters, offsets, cards=cards)
 
     async def _load(self, connection: Connection, books: Books, needs: Needs, look: FirstLook | None) -> None:
         if not needs.tenants:
@@ -242,12 +242,14 @@ class Ledger:
         choose: Chooser,
         dead_letters: Sequence[DeadLetter],
         offsets: OffsetSwap | None,
+        *,
+        cards: Collection[tuple[str, str]] = (),
     ) -> BatchResult:
         """Lock, load, decide, save, commit; what is in memory is kept only if the commit was acknowledged."""
         memory = self._memories.pop(shard, None)
         try:
             async with self._connection() as connection, shard_locked(connection, shard):
-                look = await load.look_first(connection, shard, keys=keys, needs=needs)
+                look = await load.look_first(connection, shard, keys=keys, needs=needs, cards=cards)
                 state = look.state
                 books = self._open_books(shard, state, memory)
                 decided = await choose(connection, books, look)
@@ -297,6 +299,16 @@ class Ledger:
         most = self._rules.accounts_cached_max // self._rules.shards
         self._memories[books.shard] = memory_of(books, head, accounts_most=most)
         self._tenants.settle(books.new_tenants, books.shard)
+
+
+@contextmanager
+def _deciding(shard: int, events: Sequence[Event]) -> Iterator[None]:
+    """Raises: UndecidableError, for whatever this program fails with on one of these events."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("shard %s: a batch of %s can't be decided", shard, len(events))
+        raise UndecidableError(f"{type(error).__name__}: {error}") from error
 
 
 def _halves(events: Sequence[Event]) -> tuple[Sequence[Event], Sequence[Event]]:

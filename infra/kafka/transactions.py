@@ -11,7 +11,7 @@ from typing import NamedTuple
 import zstandard
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from infra.kafka.producer import TopicPartition, new_batch
+from infra.kafka.producer import COMPRESSION, TopicPartition, new_batch
 from infra.kafka.seals import SEAL_TYPE, Seal, encode_seal
 from infra.outbox import DEAD_LETTER, TOPICS, TYPES, Header, Output, unpack
 from infra.settings import Settings
@@ -20,6 +20,8 @@ from infra.settings import Settings
 OUTPUTS_A_TURN = 512
 # Of values and keys, before compression: what a transaction holds in memory, and less than a broker's largest request.
 TRANSACTION_BYTES_MAX = 32 * 1024 * 1024
+# So few are as small plain, and cost the broker, that unpacks what it checks, and each subscriber less.
+PLAIN_OUTPUTS_MAX = 8
 
 _CONTENT_TYPE: Header = ("content-type", b"application/cloudevents+json")
 _TYPE_HEADERS: tuple[Header, ...] = tuple(("ce_type", name.encode()) for name in TYPES)
@@ -52,6 +54,7 @@ class Transaction:
     counts: dict[str, int] = field(default_factory=dict)
     bytes_packed: int = 0
     last: OutboxRow | None = None
+    _compression: str | None = None
 
     @property
     def seq_last(self) -> int:
@@ -69,6 +72,7 @@ class Transaction:
     async def add(self, row: OutboxRow) -> None:
         """Append the row's outputs to their batches, in order. Raises: ShardStoppedError when the row is damaged."""
         seq = row.seq_first
+        self._compression = None if row.seq_last - row.seq_first < PLAIN_OUTPUTS_MAX else COMPRESSION
         for outputs in _in_turns(self.shard, row):
             seq = self._append_all(outputs, seq, int(row.recorded_at.timestamp() * 1000))
             await asyncio.sleep(0)
@@ -90,7 +94,7 @@ class Transaction:
             counts=self.counts,
             head_hash=self.last.head_hash,
         )
-        batch = new_batch()
+        batch = new_batch(None)
         batch.append(
             timestamp=int(self.last.recorded_at.timestamp() * 1000),
             key=b"%d" % self.shard,
@@ -121,10 +125,10 @@ class Transaction:
     ) -> None:
         queue = self.batches.get((topic, partition))
         if queue is None:
-            queue = self.batches[topic, partition] = [new_batch()]
+            queue = self.batches[topic, partition] = [new_batch(self._compression)]
         # A full batch takes no more; an empty one takes any record, whatever its size.
         if queue[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
-            queue.append(new_batch())
+            queue.append(new_batch(self._compression))
             queue[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
         self.counts[topic] = self.counts.get(topic, 0) + 1
         self.bytes_packed += len(key or b"") + len(value or b"")

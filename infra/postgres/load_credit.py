@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +16,11 @@ from infra.resolvers.rules import Rule
 
 _RULES_KEPT = 10_000
 
-# One round trip for a whole batch. Categories come with no card; LATERAL with OFFSET 0, so that each is looked up by
+# All of a batch in one. Categories come with no card; LATERAL with OFFSET 0, so that each is looked up by
 # its index, whatever the planner believes of tables that were never analyzed.
-_CREDIT = """
+CREDIT = """
     SELECT asked.tenant_id, asked.card_id, theirs.expense_category AS code, theirs.line_of_credit_id AS found
-    FROM unnest($2::text[], $3::text[]) AS asked (tenant_id, card_id)
+    FROM unnest({tenants}::text[], {cards}::text[]) AS asked (tenant_id, card_id)
     CROSS JOIN LATERAL (
         SELECT owner_type, owner_ref
         FROM cards
@@ -40,7 +41,7 @@ _CREDIT = """
     ) AS theirs
   UNION ALL
     SELECT asked.tenant_id, NULL, known.code, known.match
-    FROM (SELECT DISTINCT tenant_id FROM unnest($2::text[]) AS named (tenant_id)) AS asked
+    FROM (SELECT DISTINCT tenant_id FROM unnest({tenants}::text[]) AS named (tenant_id)) AS asked
     CROSS JOIN LATERAL (
         SELECT code, match
         FROM expense_categories
@@ -49,6 +50,8 @@ _CREDIT = """
         OFFSET 0
     ) AS known
 """
+"""Rows of tenant, card, category and line; those of a tenant's categories have no card, and rules for a line."""
+_ALONE = CREDIT.format(tenants="$2", cards="$3")
 
 
 def credit_reader(pool: asyncpg.Pool) -> ReadCredit:
@@ -57,15 +60,16 @@ def credit_reader(pool: asyncpg.Pool) -> ReadCredit:
     async def read(shard: int, asked: set[tuple[str, str]]) -> CreditData:
         tenants, cards = zip(*asked, strict=True)
         try:
-            rows = await pool.fetch(_CREDIT, shard, list(tenants), list(cards))
+            rows = await pool.fetch(_ALONE, shard, list(tenants), list(cards))
         except Exception as error:
             raise ours(error) from error
-        return _credit(rows)
+        return credit_of(rows)
 
     return read
 
 
-def _credit(rows: list[Any]) -> CreditData:
+def credit_of(rows: Iterable[Any]) -> CreditData:
+    """What rows of `CREDIT` say."""
     categories: defaultdict[str, list[tuple[str, list[Rule]]]] = defaultdict(list)
     lines: defaultdict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for tenant_id, card_id, code, found in rows:

@@ -56,8 +56,27 @@ class Resolvers:
         if self._sandbox is not None:
             await self._sandbox.close()
 
+    def by_data(self, events: Sequence[Event]) -> list[Event]:
+        """The card payments without a resolution that the data alone answer: what `answer` is for."""
+        return [] if self._custom or self._off else [event for event in events if _is_open(event)]
+
+    def cards_of(self, asked: Sequence[Event]) -> set[tuple[str, str]]:
+        """Tenant and card of each: whose credit `answer` goes by."""
+        return {(pending.tenant_id, pending.card_id) for pending in map(_pending, asked)}
+
+    def answer(self, asked: Sequence[Event], credit: CreditData) -> None:
+        """Give those of `by_data` their resolutions, by what stands in the books."""
+        for event in asked:
+            pending = _pending(event)
+            question = Question(pending, self._by_rules(pending, credit))
+            answer = Answer(question.categories or frozenset())
+            _keep(event, self._resolution(question, answer, credit))
+
     async def resolve(self, events: Sequence[Event], shard: int) -> None:
-        """Give each card payment among the events its resolution, unless it has one. Raises: TransientError."""
+        """Give each card payment among the events its resolution, unless it has one. Raises: TransientError.
+
+        What the data alone answer may be left to `answer`, which takes no round trip of its own.
+        """
         asked = [event for event in events if _is_open(event)]
         if not asked:
             return
@@ -66,9 +85,7 @@ class Resolvers:
         else:
             resolutions = await self._resolve([_pending(event) for event in asked], shard)
         for event, resolution in zip(asked, resolutions, strict=True):
-            event.command.resolution = resolution  # type: ignore[attr-defined]
-            origin: Origin = event.carried
-            origin.data = with_resolution(origin.data, _journaled(resolution))
+            _keep(event, resolution)
 
     async def _resolve(self, pendings: Sequence[PendingTransaction], shard: int) -> list[Resolution]:
         credit = CreditData()
@@ -103,6 +120,13 @@ def _is_open(event: Event) -> bool:
     command = event.command
     # One that was answered before, and is tried again after Postgres was away, keeps its answer.
     return isinstance(command, AuthorizationRequested | AuthorizationAdvised) and command.resolution == Resolution()
+
+
+def _keep(event: Event, resolution: Resolution) -> None:
+    """Let the event know it, and the journal."""
+    event.command.resolution = resolution  # type: ignore[attr-defined]
+    origin: Origin = event.carried
+    origin.data = with_resolution(origin.data, _journaled(resolution))
 
 
 def _pending(event: Event) -> PendingTransaction:
