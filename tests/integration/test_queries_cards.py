@@ -54,6 +54,8 @@ def story() -> list[Envelope]:
         later("refunded", "hotel", amount=40),
         asked("much", 5_000, account="nobody"),
         asked("part", 5_000, partial_approval=True),
+        later("captured", "waits", amount=5),
+        asked("waits", 5),
         later("confirmed", "undecided"),
         later("captured", "early", amount=5),
         envelope("hold.created.v1", id="made", hold_id="h1", account="wallet", amount=90, currency="EUR",
@@ -409,6 +411,16 @@ async def test_a_card_payment_is_told_event_by_event_with_how_it_stood_after_eac
     assert [each.get("decision", each.get("status")) for each in said] == ["pending", *["approved"] * 5]
     assert [each.get("superseded", False) for each in said] == [False, False, False, True, False, False]
     assert said[-1]["refunded"] == 40
+
+
+async def test_an_event_that_waited_for_its_decision_is_told_after_it_and_for_what_it_waited(books: Settings) -> None:
+    async with reading(books) as connection:
+        found = await explain_authorization(connection, TENANT, "visa", "waits")
+    asking, captured = (event["event"] for event in found["events"])
+    assert (asking["type"], captured["type"]) == ("authorization.requested.v1", "authorization.captured.v1")
+    assert captured["parked"]["waits_for"] == "authorization waits of visa"
+    assert captured["parked"]["seq"] < asking["seq"] < captured["seq"]
+    assert (found["authorization"]["decision"], found["authorization"]["captured"]) == ("declined", 5)
 
 
 async def test_a_hold_is_told_by_what_made_captured_and_ended_it(books: Settings) -> None:
