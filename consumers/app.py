@@ -215,6 +215,7 @@ def ledger_rules(settings: Settings, partitions: Mapping[str, int]) -> LedgerRul
         hold_expiry_seconds=settings.hold_expiry,
         accounts_cached_max=settings.accounts_cached_max,
         group=settings.group_id,
+        batch_seconds_max=settings.batch_seconds_max,
     )
 
 

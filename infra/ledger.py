@@ -69,7 +69,7 @@ class Ledger:
         self._committed = committed
         self._clock = clock
         self._resolvers = resolvers or Resolvers(credit_reader(pool))
-        self._turns = Turns()
+        self._turns = Turns(rules.batch_seconds_max)
         self._memories: dict[int, Memory] = {}
         self._tenants = TenantShards(pool, rules)
         self._defects = DefectBudget()

@@ -50,7 +50,7 @@ class Settings:
     resolver_timeout: float = 0.05
     batch_rows_max: int = 1_000
     batch_timeout_ms: int = 10
-    batch_seconds_max: float = 0.5
+    batch_seconds_max: float = 0.025
     accounts_cached_max: int = 50_000
     database_pool_max: int = 8
     relay_transaction_rows_max: int = 20_000
@@ -100,6 +100,7 @@ _MINIMUM: dict[str, float] = {
     "shards": 1,
     "batch_rows_max": 1,
     "batch_timeout_ms": 1,
+    "batch_seconds_max": 0.001,
     "parking_patience": 1,
     "resolver_timeout": 0.001,
     "database_pool_max": 2,

@@ -12,8 +12,6 @@ URGENT_IN_A_ROW = 4
 """After so many urgent turns one is given to what has waited meanwhile: it may be late, but never stands still."""
 WANTED_SECONDS = 5.0
 """So long after an urgent batch others are kept short: the next one may come at any time."""
-TURN_SECONDS = 0.025
-"""How long a batch that doesn't hurry may hold its shard, and the event loop, where somebody waits for decisions."""
 EVENTS_LEAST = 200
 """Below so many a batch costs hardly less, and the money falls behind."""
 _MEASURED_FROM = 16
@@ -25,7 +23,9 @@ class Turns:
     In memory, in front of the lock in Postgres: only who has the turn asks for that.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds_max: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`seconds_max`: how long a batch that doesn't hurry may hold its shard where somebody waits for decisions."""
+        self._seconds_max = seconds_max
         self._clock = clock
         self._lines: defaultdict[int, _Line] = defaultdict(_Line)
         self._wanted_until = -1.0
@@ -53,7 +53,7 @@ class Turns:
             return None
         if not self._seconds_an_event:
             return EVENTS_LEAST
-        return max(EVENTS_LEAST, int(TURN_SECONDS / self._seconds_an_event))
+        return max(EVENTS_LEAST, int(self._seconds_max / self._seconds_an_event))
 
 
 class _Line:
