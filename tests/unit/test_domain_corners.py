@@ -15,8 +15,9 @@ from domain.decide import decide_batch
 from domain.events import Applied, Parked, Rejected
 from domain.ids import account_id
 from domain.money import EXPONENTS, exponent, in_major_units
-from domain.reservations import card_key, category_key
-from tests.fixtures.cards import OWNER, till
+from domain.reservations import Authorization, AuthorizationStatus, card_key, category_key
+from tests.fixtures.cards import OWNER, card_payment, resolved, till
+from tests.fixtures.cards import event_of as cards_event_of
 from tests.fixtures.desk import NOON, envelope, event_of, payment, refund
 from tests.unit.wire_samples import LEAST
 
@@ -331,3 +332,78 @@ def test_a_category_is_kept_as_it_was_asked_for() -> None:
     assert (fuel.name, fuel.description, fuel.reference, fuel.match) == ("Fuel", "d", "r", b"[]")
     assert (bare.description, bare.reference, bare.match) == (None, None, b"[]")
     assert books.code("expense_category.create.v1", code="fuel", name="Other") == "expense_category_exists"
+
+
+# --- card payments --------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_says_what_was_asked_for_and_what_is_held() -> None:
+    decision = till().request(account="wallet")
+    assert (decision.amount, decision.currency, decision.categories) == (80, "EUR", ("food", "travel"))
+    declined = till().request(amount=500, account="wallet")
+    assert (declined.amount, declined.hold_amount, declined.categories) == (500, None, ("food", "travel"))
+    for more, held in (({"account": "wallet"}, 80), ({"account": "wallet", "hold_amount": 90}, 90), ({}, None)):
+        advised = till().advise(**more).decision
+        assert advised is not None and (advised.hold_amount, advised.amount) == (held, 80)
+        assert (advised.account is None) == ("account" not in more)
+
+
+def test_an_adjustment_puts_off_the_end() -> None:
+    books = till()
+    books.request(account="wallet")
+    later = NOON + timedelta(days=30)
+    books.later("adjusted", amount=80, expires_at=later.isoformat())
+    assert books.authorization().expires_at == later
+    books.later("adjusted", amount=70)
+    assert books.authorization().expires_at == later
+
+
+@pytest.mark.parametrize(("refunded", "expensed"), [(20, 50), (80, 0)])
+def test_a_part_that_is_released_leaves_what_is_authorized_less_what_came_back(refunded: int, expensed: int) -> None:
+    books = till()
+    books.request(account="wallet")
+    books.later("captured", amount=20, final=False)
+    books.later("refunded", amount=refunded)
+    changed = books.changed("released", amount=10, reason="partial")
+    assert (changed.status, changed.authorized, changed.captured) == ("approved", 70, 20)
+    assert (books.expensed, books.balance()[1]) == ((expensed, expensed), 50)
+
+
+def test_what_was_refused_leaves_no_currency_behind() -> None:
+    books = till()
+    books.later("confirmed")
+    books.code("line_of_credit.reset.v1", line_of_credit_id="L1", credits_limit=0, expensed_credits=MOST)
+    made = resolved(cards_event_of("authorization.advised.v1", card_payment()), {"food": "L1"})
+    refused = books.give(made).outcome
+    assert isinstance(refused, Rejected) and refused.code == "amount_out_of_range"
+    assert books.authorization().currency is None
+    assert books.later("captured", amount=5, force_post=True, currency="JPY", account="bank").entry is not None
+
+
+def test_an_advice_of_nothing_opens_the_account_that_it_names() -> None:
+    books = till()
+    seq = books.books.next_seq
+    books.advise(amount=0, account="new")
+    assert books.books.accounts["acme", "new"].account_id == account_id(1, 0, seq, 1)
+
+
+def test_what_is_left_of_an_authorization() -> None:
+    paid = Authorization("acme", "visa", "x", AuthorizationStatus.APPROVED, authorized=80, captured=30)
+    assert paid.left == 50
+    paid.captured = 90
+    assert paid.left == 0
+    paid.captured, paid.status = 30, AuthorizationStatus.CAPTURED
+    assert paid.left == 0
+
+
+def test_no_more_is_approved_than_an_account_can_hold() -> None:
+    books = till(limit=MOST, funds=0)
+    books.code("account.update.v1", name="wallet", floor={"EUR": -MOST})
+    asked = {"partial_approval": True, "account": "wallet", "off": True}
+    assert books.request(amount=MOST, **asked).approved_amount == MOST
+    second = books.request(external_id="b", amount=1, **asked)
+    assert (second.decision, second.reason) == ("declined", "insufficient_balance")
+
+
+def test_more_than_one_transaction_takes_is_a_number_that_the_loaders_know() -> None:
+    assert (decide.RESUMED_MAX, decide.WAITING_MAX) == (5_000, 1_000)
