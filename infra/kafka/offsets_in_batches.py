@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
-_PartitionRecords = fetcher.PartitionRecords
 _MAGIC_OF_PLACES = 2
 
 
@@ -24,7 +24,7 @@ def refuse_offsets_out_of_place() -> None:
     fetcher.PartitionRecords = _CheckedRecords
 
 
-class _CheckedRecords(_PartitionRecords):
+class _CheckedRecords(PartitionRecords):
     """What a fetch gave of one partition, its batches checked as they are read."""
 
     def __init__(self, topic_partition: Any, records: Any, *arguments: Any, **named: Any) -> None:

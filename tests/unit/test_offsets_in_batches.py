@@ -27,7 +27,7 @@ def read(kind: type, deltas: list[int]) -> list[bytes]:
 
 @pytest.mark.parametrize("claimed", ["far on", "changed places"])
 def test_aiokafka_skips_what_stands_behind_a_record_that_claims_a_later_place(claimed: str) -> None:
-    assert read(offsets_in_batches._PartitionRecords, CLAIMED[claimed]) == [b"0", b"1"]
+    assert read(offsets_in_batches.PartitionRecords, CLAIMED[claimed]) == [b"0", b"1"]
 
 
 @pytest.mark.parametrize("claimed", CLAIMED)
