@@ -67,11 +67,12 @@ async def judge(
     notes: Notes = pickle.loads(notes_file.read_bytes())
     verdict = Verdict(faults=list(notes.faults))
     verdict.counts.update({f"published {topic}": count for topic, count in notes.counts.items()})
-    verdict.counts["outputs of lost commits"] = len(lost)
     begin = time.monotonic()
     ends = Ends(notes.records, settings.topic_prefix, seed)
     connection = await asyncpg.connect(settings.asyncpg_dsn)
     try:
+        lost = lost | await _taken_back(connection)
+        verdict.counts["outputs of lost commits"] = len(lost)
         await _end_all(connection, ends, verdict)
         shards = await _leftover_by_shard(connection, settings.shards, ends, verdict)
     finally:
@@ -101,6 +102,12 @@ async def _look_again(settings: Settings, rebuild_into: str, verdict: Verdict, s
         begin = time.monotonic()
         verdict.faults += await rebuilt_alike(settings, rebuild_into)
         verdict.counts["seconds of the rebuild"] = round(time.monotonic() - begin)
+
+
+async def _taken_back(connection: Any) -> set[Place]:
+    """Outputs that recoveries found in the streams and not in the books; one that was cut off may not have said so."""
+    rows = await connection.fetch("SELECT streams_epoch, shard, outputs_from, streams_seq FROM recoveries WHERE sealed")
+    return {(epoch, shard, seq) for epoch, shard, first, last in rows for seq in range(first, last + 1)}
 
 
 async def _end_all(connection: Any, ends: Ends, verdict: Verdict) -> None:
