@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 ROLES = frozenset({"worker", "relay", "clock"})
 STREAMS = (payments, refunds, transfers, payouts, disputes, authorizations, commands)
 PROGRESS_SECONDS = 10.0
+ENDING_SECONDS = 15.0
+"""How long a part of this program may take to end, before it is cut off."""
 
 
 async def run(
@@ -245,19 +247,25 @@ async def _say_ready(joined: asyncio.Event, ready: Callable[[], None], stop: asy
 
 
 async def _all_until_stop(work: list[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
-    """Run these side by side; the first that fails ends all, and its error is raised."""
+    """Run these side by side; the first that fails ends all, and its error is raised.
+
+    After `stop` each has some seconds to come to its end, and is cut off then: where reading goes on is in Postgres.
+    """
     tasks = [asyncio.create_task(each) for each in work]
+    for task in tasks:
+        # None of them ends before `stop` but by a failure.
+        task.add_done_callback(lambda _: stop.set())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        await stop.wait()
     finally:
         stop.set()
-        _, pending = await asyncio.wait(tasks, timeout=20)
+        _, pending = await asyncio.wait(tasks, timeout=ENDING_SECONDS)
         for task in pending:
             task.cancel()
         if pending:
-            await asyncio.wait(pending)
+            await asyncio.wait(pending, timeout=ENDING_SECONDS)
     for task in tasks:
-        if not task.cancelled() and (fault := task.exception()) is not None:
+        if task.done() and not task.cancelled() and (fault := task.exception()) is not None:
             raise fault
 
 

@@ -12,10 +12,14 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.record import default_records
 
+from infra.kafka import resets
 from infra.patience import Patience
 from infra.settings import Settings, SettingsError
 
 PROBE_SECONDS = 5.0
+
+# Whoever speaks to Kafka takes its arguments from here.
+resets.fail_as_broken()
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
