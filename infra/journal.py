@@ -6,10 +6,7 @@ came free, whose patience was over, where epochs begin. All of it stands in the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import NoReturn
 from uuid import UUID
 
@@ -24,9 +21,12 @@ from domain.keys import conflict_key
 from domain.needs import Needs
 from domain.rejections import RejectionCode
 from infra.faultpoints import reached
+from infra.journal_runs import Epochs, Run, runs
 from infra.ledger import Ledger, LedgerRules, _keys_of, _needs_of
+from infra.outbox import unpack
 from infra.postgres import load
 from infra.postgres.engine import SERVER_SETTINGS
+from infra.postgres.errors import TransientError
 from infra.postgres.load import Connection, ReadCommand
 from infra.records import DeadLetter, InputRecord, Origin
 from infra.settings import SettingsError
@@ -34,44 +34,11 @@ from schemas import canonical
 from schemas.fingerprint import _fingerprinter
 from schemas.registry import EVENT_TYPES, RESOLUTION
 
-PAGE_ROWS = 4_000
 _NO_TENANT = str(RejectionCode.TENANT_NOT_FOUND)
 
 
 class JournalDifferenceError(SettingsError):
     """The journal doesn't give what it says; names the shard, the row and what differs."""
-
-
-@dataclass(slots=True)
-class Epochs:
-    """Where the later epochs of a shard begin."""
-
-    rows: Sequence[asyncpg.Record]
-
-    def of_ids(self, seq: int) -> int:
-        """The epoch in the ids of what the event at seq made."""
-        return max([1, *(int(row["epoch"]) for row in self.rows if row["next_seq"] <= seq)])
-
-    def of_outputs(self, seq: int) -> int:
-        """The epoch in the ids of its outputs."""
-        return max([1, *(int(row["epoch"]) for row in self.rows if row["outputs_from"] <= seq)])
-
-    def cuts(self) -> set[int]:
-        """The seqs before which a batch must end."""
-        return {row[name] for row in self.rows for name in ("next_seq", "outputs_from")}
-
-
-@dataclass(slots=True)
-class Run:
-    """Rows of the journal that follow one another and were recorded at the same time: events, then dead letters."""
-
-    seq: int
-    next_seq: int
-    recorded_at: datetime
-    events: list[asyncpg.Record] = field(default_factory=list)
-    letters: list[asyncpg.Record] = field(default_factory=list)
-    head: bytes | None = None
-    """The head after it, where the outbox still has one."""
 
 
 async def open_target(dsn: str) -> asyncpg.Pool:
@@ -102,7 +69,14 @@ class Rebuilder(Ledger):
         await self._begin_epochs(epochs, start)
         async for run in runs(source, self._shard, start, until, epochs.cuts()):
             await self._begin_epochs(epochs, run.seq)
-            await self._replay(source, run, epochs)
+            try:
+                await self._replay(source, run, epochs)
+            except (JournalDifferenceError, TransientError, OSError):
+                raise
+            except Exception as fault:
+                # Whatever damaged rows raise in the core or in Postgres is their fault, and not the end of the proof.
+                what = f"the rows from here to seq {run.next_seq - 1} can't be decided again"
+                self._differs(run.seq, f"{what} ({type(fault).__name__}: {fault})", fault)
             reached("journal.run")
         await self._begin_epochs(epochs, until)
 
@@ -154,9 +128,28 @@ class Rebuilder(Ledger):
         if stands["next_seq"] != run.next_seq:
             self._differs(run.seq, f"the rows from here on end before seq {stands['next_seq']}, not {run.next_seq}")
         if run.head is not None and stands["head_hash"] != run.head:
-            self._differs(
-                run.seq, f"the outputs of the rows up to seq {run.next_seq - 1} are not those that were published"
-            )
+            await self._name_what_was_published(source, run)
+
+    async def _name_what_was_published(self, source: asyncpg.Connection, run: Run) -> NoReturn:
+        """Name the journal's row whose outputs aren't those that were published, going by what the outbox still has."""
+        span = (self._shard, run.next_seq - 1)
+        kept = await source.fetchrow("SELECT seq_first, body FROM outbox WHERE shard = $1 AND seq_last = $2", *span)
+        assert kept is not None
+        made = await self._pool.fetch(
+            "SELECT seq_first, body FROM outbox WHERE shard = $1 AND seq_last BETWEEN $3 AND $2",
+            *span,
+            kept["seq_first"],
+        )
+        try:
+            theirs = dict(enumerate(unpack(kept["body"]), kept["seq_first"]))
+        except Exception as fault:
+            self._differs(run.next_seq - 1, f"the outbox row that ends here can't be read: {fault}", fault, "outbox")
+        ours = {seq: output for row in made for seq, output in enumerate(unpack(row["body"]), row["seq_first"])}
+        others = [seq for seq in theirs if seq in ours and ours[seq] != theirs[seq]]
+        if not others:
+            self._differs(run.next_seq - 1, "the head after it isn't that of what was published", table="outbox")
+        table, seq = await _row_of(source, self._shard, others[0])
+        self._differs(seq, f"the output at seq {others[0]} is not the one that was published", table=table)
 
     async def _learn_codes(self, run: Run) -> None:
         """With which codes those were parked that come free now."""
@@ -231,10 +224,10 @@ class Rebuilder(Ledger):
             self._differs(row["seq"], f"the event {row['event_id']} of {row['source']} would change nothing")
         _end(event, outcome, books, decided)
 
-    def _differs(self, seq: int, what: str, fault: Exception | None = None) -> NoReturn:
+    def _differs(self, seq: int, what: str, fault: Exception | None = None, table: str = "events") -> NoReturn:
         raise JournalDifferenceError(
-            f"shard {self._shard}, seq {seq}: {what}; the journal was damaged, or was written by another version or "
-            "with other settings"
+            f"{table} (shard {self._shard}, seq {seq}): {what}; the journal was damaged, or was written by another "
+            "version or with other settings"
         ) from fault
 
 
@@ -272,56 +265,27 @@ def _difference(row: asyncpg.Record, handled: Handled) -> str | None:
     return None
 
 
+async def _row_of(source: asyncpg.Connection, shard: int, seq: int) -> tuple[str, int]:
+    """The table and the seq of the journal's row that the output at this seq is of."""
+    found = await source.fetchrow(
+        """
+        SELECT kept.place, kept.seq
+        FROM (
+            SELECT 'events' AS place, max(seq) AS seq FROM events WHERE shard = $1 AND seq <= $2
+          UNION ALL
+            SELECT 'dead_letters', max(seq) FROM dead_letters WHERE shard = $1 AND seq <= $2
+        ) AS kept
+        WHERE kept.seq IS NOT NULL
+        ORDER BY kept.seq DESC
+        LIMIT 1
+        """,
+        shard,
+        seq,
+    )
+    return ("events", seq) if found is None else (found["place"], found["seq"])
+
+
 def _letter(row: asyncpg.Record) -> DeadLetter:
     headers = [(name, None if text is None else bytes.fromhex(text)) for name, text in orjson.loads(row["headers"])]
     place = (row["topic"], row["topic_id"], row["partition"], row["offset"], row["timestamp_ms"])
     return DeadLetter(InputRecord(*place, row["key"], row["value"], headers), row["code"], row["message"])
-
-
-# --- reading the journal --------------------------------------------------------------------------------------------
-
-
-async def runs(source: asyncpg.Connection, shard: int, start: int, until: int, cuts: set[int]) -> AsyncIterator[Run]:
-    """The journal of a shard from one seq up to another, in order, in what was one batch each where that is known."""
-    seq = start
-    while seq < until:
-        page = await source.fetch(
-            "SELECT * FROM events WHERE shard = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4",
-            shard,
-            seq,
-            until,
-            PAGE_ROWS,
-        )
-        end = until if len(page) < PAGE_ROWS else page[-1]["seq"] + page[-1]["outputs"]
-        span = (shard, seq, end)
-        letters = await source.fetch("SELECT * FROM dead_letters WHERE shard = $1 AND seq >= $2 AND seq < $3", *span)
-        heads = {
-            row["seq_last"] + 1: row["head_hash"]
-            for row in await source.fetch(
-                "SELECT seq_last, head_hash FROM outbox WHERE shard = $1 AND seq_last >= $2 AND seq_last < $3", *span
-            )
-        }
-        rows = sorted([*page, *letters], key=lambda row: row["seq"])
-        for run in _cut(rows, end, cuts | heads.keys()):
-            run.head = heads.get(run.next_seq)
-            yield run
-        seq = end
-
-
-def _cut(rows: Sequence[asyncpg.Record], end: int, cuts: set[int]) -> list[Run]:
-    found: list[Run] = []
-    for row in rows:
-        letter = "outputs" not in row
-        run = found[-1] if found else None
-        if (
-            run is None
-            or row["seq"] in cuts
-            or row["recorded_at"] != run.recorded_at
-            or (not letter and bool(run.letters))
-        ):
-            run = Run(row["seq"], end, row["recorded_at"])
-            found.append(run)
-        (run.letters if letter else run.events).append(row)
-    for run, following in pairwise(found):
-        run.next_seq = following.seq
-    return found

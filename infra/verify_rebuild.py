@@ -21,6 +21,9 @@ from infra.settings import Settings, SettingsError
 
 _PROMISE = "Built again from its journal, the ledger has the same rows, each with the same values."
 _WENT_ON = "not checked: the ledger went on meanwhile; run it again while no worker runs"
+ROW_SHOWN = 300
+"""How many characters of a row that only one of the two has are shown."""
+
 _KEY = """
 SELECT a.attname
 FROM pg_index i
@@ -37,21 +40,25 @@ async def rebuild_check(settings: Settings, read_command: ReadCommand) -> Check:
     Raises: SettingsError where no scratch database can be made.
     """
     async with _scratch(settings) as into:
-        plan = await prepare(settings, into)
-        faults = []
-        for shard in sorted(plan.until):
-            try:
-                await rebuild_shard(settings, into, plan, rules_of(settings, plan), read_command, shard)
-            except JournalDifferenceError as difference:
-                faults.append(str(difference))
-        if not faults:
-            async with reading(settings) as ledger, reading(target_of(settings, into)) as rebuilt:
-                shards = await ledger.execute(text("SELECT shard, next_seq FROM shards"))
-                if {row.shard: row.next_seq for row in shards} == dict(plan.until):
-                    faults = await differing_rows(ledger, rebuilt)
-                else:
-                    faults = [_WENT_ON]
-    return check_of("journal_rebuilt", faults, _PROMISE)
+        return check_of("journal_rebuilt", await rebuild_faults(settings, into, read_command), _PROMISE)
+
+
+async def rebuild_faults(settings: Settings, into: str, read_command: ReadCommand) -> list[str]:
+    """Build the ledger again in an empty database, and name the rows that differ."""
+    plan = await prepare(settings, into)
+    faults = []
+    for shard in sorted(plan.until):
+        try:
+            await rebuild_shard(settings, into, plan, rules_of(settings, plan), read_command, shard)
+        except JournalDifferenceError as difference:
+            faults.append(str(difference))
+    if faults:
+        return faults
+    async with reading(settings) as ledger, reading(target_of(settings, into)) as rebuilt:
+        shards = await ledger.execute(text("SELECT shard, next_seq FROM shards"))
+        if {row.shard: row.next_seq for row in shards} != dict(plan.until):
+            return [_WENT_ON]
+        return await differing_rows(ledger, rebuilt)
 
 
 async def differing_rows(ledger: AsyncConnection, rebuilt: AsyncConnection) -> list[str]:
@@ -74,7 +81,10 @@ async def rows_of(ledger: AsyncConnection, rebuilt: AsyncConnection, table: str)
     for place in differing[: FAULTS_SHOWN * 2]:
         name = f"{table} ({', '.join(f'{part} {value}' for part, value in zip(key, place, strict=True))})"
         if place not in ours or place not in theirs:
-            faults.append(f"{name} is only {'what the journal gives' if place in theirs else 'in the table'}")
+            found = await _row(rebuilt if place in theirs else ledger, table, key, place, columns)
+            told = ", ".join(f"{column} {value!r}" for column, value in zip(columns, found, strict=True) if value)
+            where = "what the journal gives" if place in theirs else "in the table"
+            faults.append(f"{name} is only {where}: {told[:ROW_SHOWN]}")
             continue
         here, there = [await _row(each, table, key, place, columns) for each in (ledger, rebuilt)]
         values = [

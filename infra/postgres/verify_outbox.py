@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -60,7 +61,7 @@ def _faults_of_outputs(row: Row[Any], outputs: list[Output]) -> Iterator[str]:
 
 async def _faults_against_journal(connection: AsyncConnection, row: Row[Any], outputs: list[Output]) -> list[str]:
     told = {
-        (seq, _entry_id(output) if output.type == ENTRY_RECORDED else "dead letter")
+        (seq, _entry_id(output) if output.type == ENTRY_RECORDED else _letter(output.key, output.value))
         for seq, output in enumerate(outputs, row.seq_first)
         if output.type in (ENTRY_RECORDED, DEAD_LETTER)
     }
@@ -72,11 +73,18 @@ async def _faults_against_journal(connection: AsyncConnection, row: Row[Any], ou
         (seq, str(entry_id))
         for seq, entry_id in await connection.execute(select(entries.c.seq, entries.c.entry_id).where(*span[0]))
     }
-    kept |= {(seq, "dead letter") for (seq,) in await connection.execute(select(dead_letters.c.seq).where(*span[1]))}
+    letters = select(dead_letters.c.seq, dead_letters.c.key, dead_letters.c.value).where(*span[1])
+    kept |= {(seq, _letter(key, value)) for seq, key, value in await connection.execute(letters)}
     return [
         f"{what} at seq {seq} is only in the {'outbox' if (seq, what) in told else 'journal'}"
         for seq, what in sorted(told ^ kept)
     ]
+
+
+def _letter(key: bytes | None, value: bytes | None) -> str:
+    """A dead letter, named so that another has another name."""
+    content = blake2b(repr((key, value)).encode(), digest_size=8).hexdigest()
+    return f"the dead letter with the content {content}"
 
 
 def _entry_id(output: Output) -> str:

@@ -16,6 +16,7 @@ from infra.devstack import RunningStack, down, up
 from tests.benchmarks.latency import Latency, measure_latency
 from tests.benchmarks.naive import measure_naive
 from tests.benchmarks.pipe import Burst, measure
+from tests.benchmarks.replay import measure_replay
 from tests.benchmarks.tpcb import measure_tpcb
 
 console = Console(width=100)
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--payments", type=int, default=200_000, help="of each burst")
     parser.add_argument("--accounts", type=int, default=10_000, help="customers that the spread bursts go to")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
-    parser.add_argument("--only", choices=("pipe", "hot", "latency", "naive", "tpcb"), help="one part alone")
+    parser.add_argument("--only", choices=("pipe", "hot", "latency", "replay", "naive", "tpcb"), help="one part alone")
     asked = parser.parse_args()
     data = Path(tempfile.mkdtemp(prefix="ledgerstream-bench-"))
     stack = up(data, progress=lambda line: console.print(f"[dim]{line}"))
@@ -53,6 +54,9 @@ async def _measure_all(stack: RunningStack, asked: argparse.Namespace, data: Pat
         if asked.only in (None, "latency"):
             for per_second in (50, 200):
                 latencies.append(await measure_latency(stack, per_second=per_second, seconds=10, log=log))
+        if asked.only in (None, "replay"):
+            replayed = await measure_replay(stack, count=count, accounts=asked.accounts, processes=asked.workers)
+            console.print(replayed.told())
         if asked.only in (None, "naive"):
             rates["the consumer one would write first"] = await measure_naive(
                 stack, count=max(500, count // 100), accounts=asked.accounts

@@ -80,18 +80,22 @@ async def new_epochs(settings: Settings, *, renamed: bool) -> None:
         for row in await connection.fetch("SELECT * FROM shards"):
             shard, epoch, last = row["shard"], row["epoch"] + 1, row["next_seq"] - 1
             kept = await connection.fetch(
-                "SELECT seq_last, head_hash FROM outbox WHERE shard = $1 ORDER BY seq_last DESC LIMIT 2", shard
+                "SELECT seq_last, head_hash, recorded_at FROM outbox WHERE shard = $1 ORDER BY seq_last DESC LIMIT 2",
+                shard,
             )
-            after, head = (kept[1]["seq_last"], kept[1]["head_hash"]) if renamed and kept else (last, row["head_hash"])
+            after, head, recorded_at = last, row["head_hash"], row["last_recorded_at"]
+            if renamed and kept:
+                after, head, recorded_at = kept[1].values()
             end = await move_outputs(connection, shard, after, head, epoch, last)
             await connection.execute("UPDATE shards SET epoch = $2, head_hash = $3 WHERE shard = $1", shard, epoch, end)
             await connection.execute(
-                "INSERT INTO recoveries VALUES ($1, $2, $3, $4, $5, now(), 1, 1, 0, true, now())",
+                "INSERT INTO recoveries VALUES ($1, $2, $3, $4, $5, $6, 1, 1, 0, true, now())",
                 shard,
                 epoch,
                 last + 1,
                 after + 1,
                 head,
+                recorded_at,
             )
     finally:
         await connection.close()
@@ -171,13 +175,21 @@ async def program(settings: Settings, into: str, *, die_at: str = "") -> int:
 
 FLIPPED = {
     "what an event said": ("events", "data = replace(data, '\"amount\":1000', '\"amount\":1001')", "fingerprint"),
-    "free text of an event": ("events", "data = replace(data, 'quoted', 'quotee')", "not those that were published"),
-    "an event's source": ("events", "source = 'psq' WHERE code = 'idempotency_conflict'", "not those that were"),
+    "free text of an event": (
+        "events",
+        "data = replace(data, 'quoted', 'quotee')",
+        "the output at seq 1 is not the one",
+    ),
+    "an event's source": (
+        "events",
+        "source = 'psq' WHERE code = 'idempotency_conflict'",
+        "is not the one that was published",
+    ),
     "an entry": ("entries", "description = 'Gruße' WHERE description LIKE 'Gr%'", "differs in entries"),
     "a posting": ("postings", "posted_after = posted_after + 1 WHERE leg = 0", "differs in postings"),
     "a balance": ("balances", "posted = posted + 1", "differs in balances"),
     "a key": ("idempotency_keys", "fingerprint = fingerprint # 1", "differs in idempotency_keys"),
-    "a dead letter": ("dead_letters", "value = '\\x7b6e70'", "not those that were published"),
+    "a dead letter": ("dead_letters", "value = '\\x7b6e70'", "dead_letters .* is not the one"),
 }
 
 

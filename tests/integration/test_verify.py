@@ -143,10 +143,19 @@ BREAKS: dict[str, tuple[list[str], str]] = {
         [f"UPDATE entries SET entry_id = '00010000-0000-8000-8000-005000000001' WHERE seq = {_TINY}"],
         "not what its id says",
     ),
+    "events_readable": (
+        ["UPDATE events SET data = '[]' WHERE type = 'payout.failed.v1'"],
+        "said is no JSON object",
+    ),
+    "events_resumed": (
+        ["UPDATE events SET occurred_at = occurred_at + interval '1 us' WHERE resumes IS NOT NULL"],
+        "is not the one that was parked at seq",
+    ),
     "keys_claimed": (
         [f"DELETE FROM idempotency_keys WHERE seq = {_TINY}"],
         "of shard 0 has no key",
     ),
+    "ledger_described": (["UPDATE ledger SET shards = 2"], "made with 2 shards; shard 1 is missing"),
     "lines_expensed": (
         [
             "INSERT INTO lines_of_credit VALUES (0, gen_random_uuid(), gen_random_uuid(), 'acme', 'ghost', 'team', 'r',"
@@ -155,6 +164,10 @@ BREAKS: dict[str, tuple[list[str], str]] = {
         "line of credit ghost has 5 expensed; it began with nothing",
     ),
     "outbox_chained": ([f"DELETE FROM outbox WHERE seq_first = {_TINY}"], "the outbox of shard 0 goes on at seq"),
+    "outbox_recorded": (
+        ["UPDATE outbox SET recorded_at = recorded_at + interval '1 us' WHERE seq_first = 1"],
+        "what is at seq 1 of shard 0 was recorded at",
+    ),
     "outputs_counted": (
         [
             "UPDATE events SET outputs = outputs + 1 WHERE seq = (SELECT max(seq) FROM events)",
@@ -163,6 +176,7 @@ BREAKS: dict[str, tuple[list[str], str]] = {
         ],
         "outputs and should have",
     ),
+    "parked_arrived": (["UPDATE parked SET arrived = true"], "is marked as free, and what it waits for is not there"),
     "parked_waiting": (["DELETE FROM parked"], "was taken up 0 times, and is not waiting"),
     "payments_totalled": (
         ["UPDATE payments SET captured = captured + 1 WHERE provider = 'other'"],
@@ -178,9 +192,14 @@ BREAKS: dict[str, tuple[list[str], str]] = {
         "effective at another time",
     ),
     "recorded_in_order": (
-        ["UPDATE dead_letters SET recorded_at = recorded_at - interval '1 s'"],
+        [
+            "UPDATE outbox SET recorded_at = recorded_at - interval '1 s'"
+            " WHERE seq_first = (SELECT seq FROM dead_letters)",
+            "UPDATE dead_letters SET recorded_at = recorded_at - interval '1 s'",
+        ],
         "before what it follows",
     ),
+    "recoveries_chained": (["UPDATE shards SET epoch = 2"], "shard 0 is of epoch 2; its last recovery began epoch 1"),
     "refunds_totalled": (["UPDATE refunds SET amount = amount + 1 WHERE refund_id = 'r0'"], "refund r0 is of 6"),
     "seqs_gapless": (
         [

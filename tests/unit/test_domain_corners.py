@@ -10,6 +10,7 @@ import pytest
 
 from domain import decide
 from domain.accounts import NORMAL_SIGN, Account, AccountStatus, AccountType, reserved_type
+from domain.authorization_states import Happening, drawing
 from domain.books import NOT_OPENED, Books
 from domain.decide import decide_batch
 from domain.events import Applied, Parked, Rejected
@@ -407,3 +408,20 @@ def test_no_more_is_approved_than_an_account_can_hold() -> None:
 
 def test_more_than_one_transaction_takes_is_a_number_that_the_loaders_know() -> None:
     assert (decide.RESUMED_MAX, decide.WAITING_MAX) == (5_000, 1_000)
+
+
+# --- what one event leaves for the next -----------------------------------------------------------------------------
+
+
+def test_an_account_that_a_refused_event_would_have_opened_leaves_nothing_to_the_next(books: Books) -> None:
+    full = payment("p1", MOST)
+    refused = payment("p2", 5, cash_account="fresh")
+    ids = {"provider": "visa", "external_id": "x1", "event_id": "e1"}
+    posted = envelope("authorization.captured.v1", **ids, amount=1, force_post=True, currency="EUR", account="fresh")
+    handled = decide_batch([event_of(document) for document in (full, refused, posted)], books).handled
+    assert [type(each.outcome) for each in handled] == [Applied, Rejected, Applied]
+    assert books.accounts["acme", "fresh"].type is AccountType.LIABILITY
+
+
+def test_the_table_of_states_is_drawn_with_every_row() -> None:
+    assert len(drawing().splitlines()) == 2 + len(Happening)

@@ -1,0 +1,90 @@
+"""The journal of a shard read in its order, in what was one batch each where that is known."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+import asyncpg
+
+PAGE_ROWS = 4_000
+
+
+@dataclass(slots=True)
+class Epochs:
+    """Where the later epochs of a shard begin."""
+
+    rows: Sequence[asyncpg.Record]
+
+    def of_ids(self, seq: int) -> int:
+        """The epoch in the ids of what the event at seq made."""
+        return max([1, *(int(row["epoch"]) for row in self.rows if row["next_seq"] <= seq)])
+
+    def of_outputs(self, seq: int) -> int:
+        """The epoch in the ids of its outputs."""
+        return max([1, *(int(row["epoch"]) for row in self.rows if row["outputs_from"] <= seq)])
+
+    def cuts(self) -> set[int]:
+        """The seqs before which a batch must end."""
+        return {row[name] for row in self.rows for name in ("next_seq", "outputs_from")}
+
+
+@dataclass(slots=True)
+class Run:
+    """Rows of the journal that follow one another and were recorded at the same time: events, then dead letters."""
+
+    seq: int
+    next_seq: int
+    recorded_at: datetime
+    events: list[asyncpg.Record] = field(default_factory=list)
+    letters: list[asyncpg.Record] = field(default_factory=list)
+    head: bytes | None = None
+    """The head after it, where the outbox still has one."""
+
+
+async def runs(source: asyncpg.Connection, shard: int, start: int, until: int, cuts: set[int]) -> AsyncIterator[Run]:
+    """The journal of a shard from one seq up to another, in order, in what was one batch each where that is known."""
+    seq = start
+    while seq < until:
+        page = await source.fetch(
+            "SELECT * FROM events WHERE shard = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4",
+            shard,
+            seq,
+            until,
+            PAGE_ROWS,
+        )
+        end = until if len(page) < PAGE_ROWS else page[-1]["seq"] + page[-1]["outputs"]
+        span = (shard, seq, end)
+        letters = await source.fetch("SELECT * FROM dead_letters WHERE shard = $1 AND seq >= $2 AND seq < $3", *span)
+        heads = {
+            row["seq_last"] + 1: row["head_hash"]
+            for row in await source.fetch(
+                "SELECT seq_last, head_hash FROM outbox WHERE shard = $1 AND seq_last >= $2 AND seq_last < $3", *span
+            )
+        }
+        rows = sorted([*page, *letters], key=lambda row: row["seq"])
+        for run in _cut(rows, end, cuts | heads.keys()):
+            run.head = heads.get(run.next_seq)
+            yield run
+        seq = end
+
+
+def _cut(rows: Sequence[asyncpg.Record], end: int, cuts: set[int]) -> list[Run]:
+    found: list[Run] = []
+    for row in rows:
+        letter = "outputs" not in row
+        run = found[-1] if found else None
+        if (
+            run is None
+            or row["seq"] in cuts
+            or row["recorded_at"] != run.recorded_at
+            or (not letter and bool(run.letters))
+        ):
+            run = Run(row["seq"], end, row["recorded_at"])
+            found.append(run)
+        (run.letters if letter else run.events).append(row)
+    for run, following in pairwise(found):
+        run.next_seq = following.seq
+    return found
