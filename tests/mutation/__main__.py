@@ -17,8 +17,8 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,25 +63,30 @@ class Chosen(NamedTuple):
 
 
 class Found:
-    """The verdicts so far, kept in a file, so that a run that was cut off goes on."""
+    """The verdicts so far, kept in a file, so that a run that was cut off goes on.
 
-    def __init__(self, path: Path, digest: str) -> None:
-        self.path, self.digest = path, digest
+    A mutant stays killed as long as the domain, the model and the test that killed it are what they were; one that
+    survived is tried again whenever any test has changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.verdicts: dict[str, Verdict] = {}
         self.killers: dict[str, str] = {}
         """By whom a mutant was killed when the code or the tests were others: who is tried first."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for line in path.read_text().splitlines() if path.exists() else ():
-            digest_then, name, *verdict = json.loads(line)
-            self.killers[name] = verdict[1]
-            if digest_then == digest:
-                self.verdicts[name] = Verdict(*verdict)
+            digest, name, *told = json.loads(line)
+            verdict = Verdict(*told)
+            self.killers[name] = verdict.by
+            if digest == _digest(verdict):
+                self.verdicts[name] = verdict
 
     def add(self, chosen: Chosen, verdict: Verdict) -> None:
         self.verdicts[chosen.name] = verdict
         self.killers[chosen.name] = verdict.by
         with self.path.open("a") as file:
-            file.write(json.dumps([self.digest, chosen.name, *verdict]) + "\n")
+            file.write(json.dumps([_digest(verdict), chosen.name, *verdict]) + "\n")
 
 
 def main() -> int:
@@ -94,25 +99,29 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the verdicts that are kept")
     asked = parser.parse_args()
     modules = asked.modules or sorted(file.stem for file in (ROOT / "domain").glob("*.py") if file.stem != "__init__")
-    chosen = [Chosen(name, mutant) for name in modules for mutant in mutants(_source(name))]
+    chosen = [Chosen(name, mutant) for name in modules for mutant in mutants(trial.source_of(name))]
     if asked.sample is not None:
         random.Random(asked.seed).shuffle(chosen)
         del chosen[asked.sample :]
     if asked.fresh:
         asked.state.unlink(missing_ok=True)
-    found = Found(asked.state, _digest())
+    found = Found(asked.state)
     Campaign(chosen, found, time.monotonic() + asked.seconds).run()
     return _report(chosen, found)
 
 
-def _source(module: str) -> str:
-    return (ROOT / "domain" / f"{module}.py").read_text()
-
-
-def _digest() -> str:
+def _digest(verdict: Verdict) -> str:
     """Changes with whatever may change a verdict."""
+    killer = ROOT / verdict.by.partition("::")[0] if verdict.kind == "killed" else None
+    return _digest_with(killer if killer in trial.TESTS else None)
+
+
+@cache
+def _digest_with(killer: Path | None) -> str:
     helpers = ("tests/model.py", "tests/model_cards.py", "tests/fixtures/desk.py", "tests/fixtures/cards.py")
-    files = [*(ROOT / "domain").glob("*.py"), *(ROOT / "tests" / "property").glob("test_*.py"), *trial.TESTS]
+    files = [*(ROOT / "domain").glob("*.py"), *(trial.TESTS if killer is None else [killer])]
+    if killer is None or killer.name == "histories.py":
+        files += (ROOT / "tests" / "property").glob("test_*.py")
     files += [ROOT / name for name in (*helpers, "tests/unit/wire_samples.py", "consumers/translate.py")]
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -121,11 +130,13 @@ def _digest() -> str:
 
 
 class Campaign:
-    """Tries all that has no verdict yet: first in place, then anew what can't be, and whatever survived."""
+    """Tries all that has no verdict yet, in an order of chance: however far it comes, it has tried a fair sample."""
 
     def __init__(self, chosen: Sequence[Chosen], found: Found, until: float) -> None:
         self.found, self.until, self.tried = found, until, 0
         self.left = [each for each in chosen if found.verdicts.get(each.name, Verdict("failed")).kind == "failed"]
+        random.Random(1).shuffle(self.left)
+        self.left.sort(key=lambda each: each.name in found.killers)
         self.seconds: dict[str, float] = {}
         self.kills: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
@@ -136,51 +147,34 @@ class Campaign:
         subprocess.run([sys.executable, "-c", _DRAW, str(histories), str(_HISTORIES)], check=True, cwd=ROOT)
         os.environ[trial.HISTORIES_VARIABLE] = str(histories)
         trial.import_what_is_not_ours()
-        anew: list[Chosen] = []
-        code, errors = trial.collect_and(lambda items: anew.extend(self._in_place(items)))
-        if errors:
-            raise SystemExit(f"the tests can't be collected ({code}): {errors[0]}")
-        trial.forget_ours()
-        self._control(trial.try_anew, "", None)
-        for each in self._timely(anew):
-            ordered = self._ordered(self.seconds, each)
-            self._note(each, trial.verdict_of(partial(trial.try_anew, *each, ordered)))
-            if self.tried % CONTROL_EVERY == 0:
-                self._control(trial.try_anew, "", None)
+        code, errors = trial.collect_and(self._try_all)
+        if errors or code:
+            raise SystemExit(f"the run broke off ({code}): {'; '.join(errors)}")
 
-    def _in_place(self, items: Sequence[pytest.Item]) -> list[Chosen]:
-        """Try what changes one function; gives what must be tried anew."""
-        session = trial.calls_of(items)
+    def _try_all(self, items: Sequence[pytest.Item]) -> None:
+        session, early = trial.calls_of(items), trial.called_while_collected()
         self.seconds = session.seconds
         by_name = {item.nodeid: item for item in items}
         trial.freeze()
-        anew: list[Chosen] = []
-        for each in self._timely(self.left):
-            changed = trial.function_changed(_source(each.module), each.mutant)
-            if changed is None:
-                anew.append(each)
-                continue
-            calling = [name for name, calls in session.calls.items() if (each.module, changed[0]) in calls]
-            ordered = [by_name[name] for name in self._ordered(calling, each)]
-            verdict = trial.verdict_of(partial(trial.try_in_place, each.module, *changed, ordered))
-            if verdict.kind in ("survived", "failed"):
-                anew.append(each)
-                continue
-            self._note(each, verdict)
+        self._control(trial.try_anew, "", None)
+        for each in self.left:
+            if time.monotonic() > self.until:
+                return
+            changed = trial.function_changed(trial.source_of(each.module), each.mutant)
+            if changed is None or (each.module, changed[0]) in early:
+                work = partial(trial.try_anew, *each, self._ordered(self.seconds, each))
+            else:
+                calling = [name for name, calls in session.calls.items() if (each.module, changed[0]) in calls]
+                ordered = [by_name[name] for name in self._ordered(calling, each)]
+                work = partial(trial.try_in_place, each.module, *changed, ordered)
+            self._note(each, trial.verdict_of(work))
             if self.tried % CONTROL_EVERY == 0:
                 self._control(trial.run_until_noticed, items)
-        return anew
 
     def _ordered(self, names: Iterable[str], each: Chosen) -> list[str]:
         """Tests by name: who killed this mutant before, who killed others of its module, then the quick ones."""
         first, kills = self.found.killers.get(each.name), self.kills[each.module]
         return sorted(names, key=lambda name: (name != first, -kills[name], self.seconds[name]))
-
-    def _timely(self, chosen: Sequence[Chosen]) -> Iterator[Chosen]:
-        for each in chosen:
-            if time.monotonic() > self.until:
-                return
-            yield each
 
     def _note(self, each: Chosen, verdict: Verdict) -> None:
         self.found.add(each, verdict)

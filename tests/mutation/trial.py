@@ -1,7 +1,8 @@
 """One mutant tried in a process of its own: the code changed, the tests run until the first that notices.
 
 What is changed inside a function is changed in place, in a fork of a process that has collected all tests before. What
-isn't (a constant, a default, a table), and whatever survived, is imported anew with everything that depends on it.
+isn't (a constant, a default, a table), or is in a function that is called while modules are imported, is imported anew
+with everything that depends on it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from inspect import CO_OPTIMIZED
@@ -22,6 +25,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Literal, NamedTuple
 
+import hypothesis
 import pytest
 from _pytest.runner import runtestprotocol
 
@@ -35,7 +39,7 @@ CPU_SECONDS_MAX = 60
 """A mutant that goes in circles; of CPU time, so that a busy machine kills none."""
 BYTES_MAX = 4 << 30
 # A machine that has no more of something says nothing about a mutant.
-NOT_A_VERDICT = ("OSError", "BlockingIOError", "MemoryError", "KeyboardInterrupt")
+NOT_A_VERDICT = ("OSError", "BlockingIOError", "MemoryError", "KeyboardInterrupt", "DeadlineExceeded", "Flaky")
 
 TESTS = [
     ROOT / "tests" / "mutation" / "histories.py",
@@ -48,6 +52,7 @@ TESTS = [
             "test_authorizations.py",
             "test_authorization_states.py",
             "test_domain_corners.py",
+            "test_domain_needs_and_keys.py",
             "test_card_translations.py",
         )
     ),
@@ -74,6 +79,12 @@ class Session(NamedTuple):
 
 
 # --- in a fork ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def source_of(module: str) -> str:
+    """A module of the domain as it was when the run began, whoever edits it meanwhile."""
+    return (ROOT / "domain" / f"{module}.py").read_text()
 
 
 def in_fork(work: Callable[[], Any]) -> tuple[Any, int]:
@@ -135,10 +146,15 @@ def run_until_noticed(items: Sequence[pytest.Item]) -> Verdict:
 
 def function_changed(source: str, mutant: Mutant) -> tuple[str, CodeType] | None:
     """The qualified name and the new code of the one function that a mutant changes; None if it isn't one."""
-    before = compile(ast.parse(source), "domain", "exec")
+    before = _compiled(source)
     after = compile(mutated(source, mutant), "domain", "exec")
     found = list(_differing(before, after))
     return None if len(found) != 1 or found[0] is None else (found[0].co_qualname, found[0])
+
+
+@lru_cache(1)
+def _compiled(source: str) -> CodeType:
+    return compile(ast.parse(source), "domain", "exec")
 
 
 def _differing(before: CodeType, after: CodeType) -> Iterator[CodeType | None]:
@@ -209,6 +225,9 @@ _ours = _Ours()
 
 def import_what_is_not_ours() -> None:
     """Import all that the tests need, then forget what is ours: each fork executes that anew, changed."""
+    # A busy machine is no defect, and each trial draws the same.
+    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.load_profile("mutants")
     for file in TESTS:
         __import__(".".join(file.relative_to(ROOT).with_suffix("").parts))
     for name, module in sys.modules.items():
@@ -229,9 +248,10 @@ def _is_ours(name: str) -> bool:
 
 
 def try_anew(module: str, mutant: Mutant | None, ordered: Sequence[str] = ()) -> Verdict:
-    """In a fork that has nothing of ours: import the mutant and run all tests, by name in this order."""
+    """In a fork: import the mutant and all that depends on it, and run all tests, by name in this order."""
+    forget_ours()
     if mutant is not None:
-        tree = mutated((ROOT / "domain" / f"{module}.py").read_text(), mutant)
+        tree = mutated(source_of(module), mutant)
         name = f"domain.{module}"
         _, origin, folders = _ours.codes[name]
         _ours.codes[name] = (compile(tree, origin, "exec"), origin, folders)
@@ -295,21 +315,44 @@ def calls_of(items: Sequence[pytest.Item]) -> Session:
     return Session(items, calls, {name: seconds for name, (seconds, _) in told.items()})
 
 
-def _calls_of(items: Sequence[pytest.Item]) -> Any:
+def called_while_collected() -> set[Place]:
+    """Functions whose work is done before any test runs: to change them afterwards changes nothing."""
+
+    def collect() -> list[Place]:
+        forget_ours()
+        with traced() as called:
+            collect_and(lambda items: None)
+        return sorted(called)
+
+    told, status = in_fork(collect)
+    if told is None:
+        raise RuntimeError(f"the tests can't be collected: {status}")
+    return {tuple(place) for place in told}
+
+
+@contextmanager
+def traced() -> Iterator[set[Place]]:
+    """The functions of the domain that are called in the block."""
     folder, called = str(ROOT / "domain") + "/", set[Place]()
 
     def trace(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if code.co_filename.startswith(folder):
+        if code.co_filename.startswith(folder) and code.co_flags & CO_OPTIMIZED:
             called.add((Path(code.co_filename).stem, code.co_qualname))
 
+    sys.settrace(trace)
+    try:
+        yield called
+    finally:
+        sys.settrace(None)
+
+
+def _calls_of(items: Sequence[pytest.Item]) -> Any:
     found: dict[str, Any] = {}
     for item in items:
-        called.clear()
         begun = time.process_time()
-        sys.settrace(trace)
-        verdict = run_until_noticed([item])
-        sys.settrace(None)
+        with traced() as called:
+            verdict = run_until_noticed([item])
         if verdict.kind != "survived":
             return list(verdict)
         found[item.nodeid] = (time.process_time() - begun, sorted(called))
