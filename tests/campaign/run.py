@@ -1,7 +1,7 @@
 """A campaign from its beginning to its verdict."""
 
 # Small files of the campaign's own, and looking again: nothing here waits for anybody.
-# ruff: noqa: ASYNC110, ASYNC220, ASYNC240
+# ruff: noqa: ASYNC220, ASYNC240
 
 from __future__ import annotations
 
@@ -17,24 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import asyncpg
-
 from infra.drained import NotDrainedError, Rest, until_drained
 from infra.settings import SettingsError
-from tests.campaign.figures import Figures, Look, Phase
 from tests.campaign.fleet import Fleet
 from tests.campaign.nemesis import FAULTS, Nemesis
+from tests.campaign.pace import LOOK_SECONDS, Pace
 from tests.campaign.publisher import Publisher
 from tests.campaign.recovery import Recovery
 from tests.campaign.servers import Servers
 from tests.campaign.verdict import Verdict, judge
 from tests.fixtures.programs import environment_of
 
-_LOOK_SECONDS = 10.0
 _FIRST = 300
 # Several processes start at once, and others may be at work on this machine.
 _WORKS_SECONDS = 180.0
-_DONE = "SELECT (SELECT coalesce(sum(next_offset), 0) FROM input_offsets), (SELECT sum(next_seq - 1) FROM shards)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +72,9 @@ class Campaign:
         self.plan = plan
         self.servers = Servers(folder / "stack")
         self.folder = folder
-        self.figures = Figures()
         self._out = out
         self._begin = time.monotonic()
-        self._phase: Phase = "before"
+        self.pace = Pace(lambda: self.servers.direct, lambda: self.publisher.published, self.say)
         self._unread = 0
         self._stop = asyncio.Event()
         self._notes = folder / "seen"
@@ -112,18 +107,13 @@ class Campaign:
             for number in range(count):
                 self.fleet.start(role, f"{role}-{number}")
         await self.publisher.publish_next(_FIRST)
-        await self._read_to(_FIRST)
-        self._tasks = [asyncio.create_task(each) for each in (self.fleet.watch(), self._watch())]
+        await self.pace.read_to(_FIRST, _WORKS_SECONDS)
+        self._tasks = [asyncio.create_task(each) for each in (self.fleet.watch(), self.pace.watch())]
         # How fast it goes without any harm is seen first.
         await self.publisher.publish_next(plan.warm_events)
-        await self._read_to(_FIRST + plan.warm_events)
-        self._phase = "faults"
+        await self.pace.read_to(_FIRST + plan.warm_events, _WORKS_SECONDS)
+        self.pace.phase = "faults"
         self._tasks.append(asyncio.create_task(self.publisher.run(plan.rate, plan.events, self._stop)))
-
-    async def _read_to(self, count: int) -> None:
-        async with asyncio.timeout(_WORKS_SECONDS):
-            while (await self._progress())[0] < count:
-                await asyncio.sleep(0.2)
 
     async def harm(self, name: str, chance: random.Random) -> bool:
         """Do this once; whether it was done to its end."""
@@ -133,21 +123,13 @@ class Campaign:
             # The nemesis met what it had made itself; the ledger has to bear it all the same.
             told, whole = f"{name} was not done to its end: {failure!r}", False
             await self.nemesis.heal()
-        self.figures.faults[name] += 1
+        self.pace.figures.faults[name] += 1
         self.say(told)
         return whole
 
     async def works(self) -> None:
         """Return when records are read again, so that the next harm does harm, too."""
-        least: int | None = None
-        async with asyncio.timeout(_WORKS_SECONDS):
-            while True:
-                # 0 where nobody answers; less than before where commits were lost.
-                read = (await self._progress())[0]
-                if read and least is not None and read > least:
-                    return
-                least = min(read, least or read) if read else least
-                await asyncio.sleep(0.1)
+        await self.pace.reads_on(_WORKS_SECONDS)
 
     async def end(self) -> Verdict:
         """Undo all harm, read on to the end, and judge."""
@@ -159,8 +141,8 @@ class Campaign:
         await self.nemesis.heal()
         self._stop.set()
         await load
-        self._phase = "after"
-        self.figures.published = self.publisher.published
+        self.pace.phase = "after"
+        self.pace.figures.published = self.publisher.published
         self.say(f"{self.publisher.published:,} records published; healing, and reading on to the end")
         faults = await self._drain()
         keeping.cancel()
@@ -215,7 +197,7 @@ class Campaign:
         def tell(rest: Rest) -> None:
             nonlocal last
             self._unread = rest.unread
-            if time.monotonic() - last > _LOOK_SECONDS:
+            if time.monotonic() - last > LOOK_SECONDS:
                 last = time.monotonic()
                 self.say(f"still to be read {rest.unread:,}, to be published {rest.unrelayed:,}")
 
@@ -225,37 +207,8 @@ class Campaign:
             return [str(fault)]
         return []
 
-    async def _progress(self) -> tuple[int, int]:
-        try:
-            connection = await asyncpg.connect(self.servers.direct.asyncpg_dsn, timeout=3)
-            try:
-                read, said = await connection.fetchrow(_DONE, timeout=3)
-                return int(read), int(said)
-            finally:
-                connection.terminate()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            return 0, 0
-
-    async def _watch(self) -> None:
-        """Say now and then how fast it goes."""
-        before, then, phase = await self._progress(), time.monotonic(), self._phase
-        while True:
-            due = time.monotonic() + _LOOK_SECONDS
-            while time.monotonic() < due and phase == self._phase:
-                await asyncio.sleep(0.1)
-            now = await self._progress()
-            if not now[1]:
-                continue
-            seconds = time.monotonic() - then
-            read, said = (new - old for new, old in zip(now, before, strict=True))
-            look = Look(then - self._begin, seconds, read, said, self.publisher.published - now[0], phase)
-            self.figures.looks.append(look)
-            if seconds > 1:
-                self.say(f"{look.per_second:,.0f} records/s, {said / seconds:,.0f} outputs/s; {look.behind:,} behind")
-            before, then, phase = now, time.monotonic(), self._phase
-
     def _tell(self, verdict: Verdict) -> None:
-        for line in self.figures.told():
+        for line in self.pace.figures.told():
             self.say(line)
         self.say("counts: " + ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.counts.items())))
         for fault in verdict.faults[:30]:
@@ -266,7 +219,7 @@ class Campaign:
         """All of it for programs."""
         plan = {"seed": self.plan.seed, "scenario": self.plan.scenario, "minutes": self.plan.minutes}
         found = {"good": verdict.good, "faults_found": verdict.faults, "counts": dict(sorted(verdict.counts.items()))}
-        return plan | self.figures.as_json() | found
+        return plan | self.pace.figures.as_json() | found
 
 
 async def campaign(
