@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -33,6 +33,8 @@ class Memory:
         self.books = Books(shard=2, epoch=3, next_seq=1, recorded_at=NOON)
         self.model = Model()
         self.kept: dict[Key, Claim] = {}
+        self.saved: dict[tuple[str, Any], str] = {}
+        """What would be in the database: every thing as it was when it was last noted as changed."""
         self.told: dict[str, list[tuple[Any, ...]]] = {}
         self.entries: dict[str, list[dict[str, Any]]] = {}
         self.state: dict[tuple[str, str, str], tuple[int, int]] = {}
@@ -175,16 +177,22 @@ class Memory:
     def _check_kept(self) -> None:
         """All that was made or changed is noted, so that it would be saved."""
         books = self.books
-        assert {id(account) for account in books.opened} == {id(account) for account in books.accounts.values()}
         assert len({account.account_id for account in books.opened}) == len(books.opened)
         assert books.accounts_by_id == {account.account_id: account for account in books.accounts.values()}
+        noted = {account.account_id for account in books.opened} | books.changed_accounts.keys()
+        told = {account.account_id: repr(replace(account, balances={})) for account in books.accounts_by_id.values()}
+        self._save("accounts", told, noted)
+        books.opened.clear()
+        books.changed_accounts.clear()
         assert books.periods_closed == books.closed_through.keys()
         assert (
             books.new_tenants == books.known_tenants == {name for name, book in self.model.books.items() if book.exists}
         )
         for each in fields(books):
             if isinstance(shelf := getattr(books, each.name), Shelf):
-                assert shelf.touched == shelf._things
+                self._save(each.name, {key: repr(thing) for key, thing in shelf._things.items()}, shelf.touched)
+                assert all(shelf.get(key) is thing for key, thing in shelf.touched.items())
+                shelf.touched.clear()
         for key in books.released:
             del self.kept[key]
         self.kept |= books.new_claims
@@ -192,6 +200,13 @@ class Memory:
         # As if they had been saved: what comes free from now on must be taken out of the database.
         books.released.clear()
         books.new_claims.clear()
+
+    def _save(self, kind: str, things: Mapping[Any, str], noted: Collection[Any]) -> None:
+        """Whatever isn't as it was must have been noted."""
+        for key, told in things.items():
+            if self.saved.get((kind, key)) != told:
+                assert key in noted, (kind, told)
+                self.saved[kind, key] = told
 
 
 def _limit(limit: Any) -> dict[str, int]:

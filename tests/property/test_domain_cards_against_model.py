@@ -11,9 +11,9 @@ import pytest
 
 from domain.authorizations import AuthorizationAdvised, AuthorizationRequested
 from domain.decide import decide_batch
-from domain.events import Applied, Event
+from domain.events import Applied, Event, Handled
 from domain.expiry import HoldExpired
-from domain.reservations import AuthorizationStatus, HoldStatus, Resolution
+from domain.reservations import AuthorizationStatus, HoldStatus, Resolution, authorization_key
 from infra.expiry import expiry_event
 from tests.fixtures.desk import Envelope, event_of
 from tests.property.test_cards_against_model import Draw
@@ -85,7 +85,7 @@ class CardMemory(Memory):
             told.append(("changed", event_id, *change[2:]))
         if applied.result is not None:
             told.append(("applied", event_id))
-        self._names(each.event, applied)
+        self._names(each, applied)
 
     def _moves(self, applied: Applied) -> None:
         """Each balance moves by what is said, once per event, and the entry says the same."""
@@ -102,16 +102,19 @@ class CardMemory(Memory):
                 posted, _, version = self.moved[TENANT, leg.account.name, leg.currency]
                 assert (leg.posted_after, leg.version) == (posted, version)
 
-    def _names(self, event: Event, applied: Applied) -> None:
+    def _names(self, each: Handled, applied: Applied) -> None:
         """The outputs say what they are about."""
-        family = event.type.split(".")[0]
+        family = each.event.type.split(".")[0]
         result = applied.result or {}
         if family == "hold" and result:
             assert applied.hold_id == result["hold_id"]
             assert ("entry_id" in result) == (applied.entry is not None)
             assert applied.authorization is None
+        told = applied.decision or applied.changed
+        if told is not None:
+            key = authorization_key(TENANT, told.provider, told.external_id)
+            assert (key, each.seq) in self.books.authorization_events
         if family == "authorization" and applied.changes:
-            told = applied.decision or applied.changed
             assert told is not None
             assert applied.authorization == (told.provider, told.external_id)
 
@@ -134,8 +137,10 @@ class CardMemory(Memory):
         self._check_accounts(TENANT, book)
         self._agree_on_what_is_open(book)
         books = self.books
-        assert books.changed_lines == books.lines
-        assert books.new_categories == books.categories
+        self._save("lines", {key: repr(line) for key, line in books.lines.items()}, books.changed_lines)
+        self._save("categories", {key: repr(each) for key, each in books.categories.items()}, books.new_categories)
+        books.changed_lines.clear()
+        books.new_categories.clear()
         assert books.categories.keys() and {each.code for each in books.categories.values()} == book.categories
         self._check_kept()
 

@@ -15,6 +15,7 @@ from domain.books import NOT_OPENED, Books
 from domain.decide import decide_batch
 from domain.events import Applied, Parked, Rejected
 from domain.ids import account_id
+from domain.keys import natural_key
 from domain.money import EXPONENTS, exponent, in_major_units
 from domain.reservations import Authorization, AuthorizationStatus, card_key, category_key
 from tests.fixtures.cards import OWNER, card_payment, resolved, till
@@ -425,3 +426,41 @@ def test_an_account_that_a_refused_event_would_have_opened_leaves_nothing_to_the
 
 def test_the_table_of_states_is_drawn_with_every_row() -> None:
     assert len(drawing().splitlines()) == 2 + len(Happening)
+
+
+def test_what_came_back_is_kept_as_failed(books: Books) -> None:
+    paid = {"amount": 5, "currency": "EUR", "provider": "psp"}
+    for type_name, data in (
+        ("refund.succeeded.v1", {"refund_id": "r", "customer_id": "c"} | paid),
+        ("refund.failed.v1", {"refund_id": "r", "provider": "psp"}),
+        ("payout.paid.v1", {"payout_id": "o", "merchant_id": "m"} | paid),
+        ("payout.failed.v1", {"payout_id": "o", "provider": "psp"}),
+    ):
+        assert code(books, type_name, **data) == "applied"
+    refund_, payout = (shelf.get(natural_key("acme", kind, "psp", name)) for shelf, kind, name in (
+        (books.refunds, "refund", "r"), (books.payouts, "payout", "o"),
+    ))  # fmt: skip
+    assert refund_ is not None and refund_.failed
+    assert payout is not None and payout.failed
+
+
+def test_where_tenants_are_registered_nobody_else_has_events() -> None:
+    books = Books(shard=0, epoch=1, next_seq=1, recorded_at=NOON, registered_only=True)
+    assert code(books, "account.create.v1", name="a", type="asset") == "tenant_not_found"
+    assert not books.new_tenants
+    assert code(books, "tenant.create.v1") == "applied"
+    assert books.new_tenants == books.known_tenants == {"acme"}
+    assert code(books, "account.create.v1", name="a", type="asset") == "applied"
+
+
+def test_the_most_that_can_be_counted_is_posted(books: Books) -> None:
+    for name in ("a", "b"):
+        code(books, "account.create.v1", name=name, type="asset")
+    legs = [{"account": "a", "amount": MOST, "currency": "EUR"}, {"account": "b", "amount": -MOST, "currency": "EUR"}]
+    assert code(books, "entry.post.v1", postings=legs) == "applied"
+
+
+def test_an_account_of_another_unit_declines_a_card_payment() -> None:
+    books = till()
+    books.code("account.create.v1", name="yen", type="liability", currency="JPY", floor={"EUR": -1_000})
+    assert books.request(account="yen").reasons == ("currency_mismatch",)
