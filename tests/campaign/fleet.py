@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,17 @@ class Fleet:
     def send(self, member: Member, number: signal.Signals) -> None:
         if member.process is not None and member.process.poll() is None:
             member.process.send_signal(number)
+
+    async def ready(self, member: Member, seconds_max: float = 120.0) -> bool:
+        """Whether it came to work in this time."""
+        log, deadline = self._folder / f"{member.name}.log", time.monotonic() + seconds_max
+        while time.monotonic() < deadline:
+            if member.process is None or member.process.poll() is not None:
+                return False
+            if "ready" in log.read_text().splitlines():
+                return True
+            await asyncio.sleep(0.1)
+        return False
 
     async def end(self, member: Member, number: signal.Signals, seconds_max: float = 90.0) -> None:
         """End one and don't start it again."""

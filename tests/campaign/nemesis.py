@@ -59,6 +59,7 @@ class Nemesis:
     async def rebalance(self, chance: random.Random) -> str:
         self.rivals += 1
         member = self.fleet.start("worker", f"worker-{self.rivals}-guest")
+        await self.fleet.ready(member)
         await asyncio.sleep(chance.uniform(3, 5))
         await self.fleet.remove(member, chance.choice([signal.SIGTERM, signal.SIGKILL]))
         return "a worker came and went"
@@ -66,6 +67,7 @@ class Nemesis:
     async def rivals_for_a_shard(self, chance: random.Random) -> str:
         self.rivals += 1
         member = self.fleet.start("relay", f"relay-{self.rivals}-rival", CAMPAIGN_GREEDY="1")
+        await self.fleet.ready(member)
         await asyncio.sleep(chance.uniform(5, 7))
         await self.fleet.remove(member)
         return "a second relay for every shard"
