@@ -30,12 +30,12 @@ async def measure_controls(settings: Settings, *, seconds: int) -> dict[str, lis
     """Seconds that each of them took, by what was done: a commit, a round trip by Kafka, one in a transaction."""
     took = {}
     async with _committing(settings) as once:
-        took["a commit of one row in Postgres"] = await _repeated(once, seconds)
+        took["control: a commit in Postgres"] = await _repeated(once, seconds)
     topic = await _make_topic(settings)
     async with _round_trip(settings, topic) as once:
-        took["a record by Kafka, acks=all, to a reader"] = await _repeated(once, seconds)
+        took["control: a record by Kafka"] = await _repeated(once, seconds)
     async with _transactional_round_trip(settings, topic) as once:
-        took["a record in a Kafka transaction, to a reader"] = await _repeated(once, seconds)
+        took["control: a Kafka transaction"] = await _repeated(once, seconds)
     return took
 
 
