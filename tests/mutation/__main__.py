@@ -74,17 +74,19 @@ class Found:
         self.verdicts: dict[str, Verdict] = {}
         self.killers: dict[str, str] = {}
         """By whom a mutant was killed when the code or the tests were others: who is tried first."""
+        self.last: dict[str, str] = {}
+        """How each ended when it was last tried."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for line in path.read_text().splitlines() if path.exists() else ():
             digest, name, *told = json.loads(line)
             verdict = Verdict(*told)
-            self.killers[name] = verdict.by
+            self.killers[name], self.last[name] = verdict.by, verdict.kind
             if digest == _digest(verdict):
                 self.verdicts[name] = verdict
 
     def add(self, chosen: Chosen, verdict: Verdict) -> None:
         self.verdicts[chosen.name] = verdict
-        self.killers[chosen.name] = verdict.by
+        self.killers[chosen.name], self.last[chosen.name] = verdict.by, verdict.kind
         with self.path.open("a") as file:
             file.write(json.dumps([_digest(verdict), chosen.name, *verdict]) + "\n")
 
@@ -96,6 +98,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long; the next run goes on")
     parser.add_argument("--state", type=Path, default=STATE, help=f"where verdicts are kept (default {STATE})")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived when last tried")
     parser.add_argument("--fresh", action="store_true", help="forget the verdicts that are kept")
     asked = parser.parse_args()
     modules = asked.modules or sorted(file.stem for file in (ROOT / "domain").glob("*.py") if file.stem != "__init__")
@@ -106,6 +109,8 @@ def main() -> int:
     if asked.fresh:
         asked.state.unlink(missing_ok=True)
     found = Found(asked.state)
+    if asked.survivors:
+        chosen = [each for each in chosen if found.last.get(each.name) == "survived"]
     Campaign(chosen, found, time.monotonic() + asked.seconds).run()
     return _report(chosen, found)
 

@@ -464,3 +464,33 @@ def test_an_account_of_another_unit_declines_a_card_payment() -> None:
     books = till()
     books.code("account.create.v1", name="yen", type="liability", currency="JPY", floor={"EUR": -1_000})
     assert books.request(account="yen").reasons == ("currency_mismatch",)
+
+
+def test_a_known_delivery_with_another_body_is_told_once_a_body(books: Books) -> None:
+    first = payment("p1", 5)
+    other, third = (first | {"data": first["data"] | {"amount": amount}} for amount in (6, 7))
+    decided = decide_batch([event_of(document) for document in (first, other, other, third, third, first)], books)
+    codes = [getattr(each.outcome, "code", "applied") for each in decided.handled]
+    assert (codes, decided.duplicates) == (["applied", "idempotency_conflict", "idempotency_conflict"], 3)
+
+
+def test_a_conflict_takes_no_key_but_its_delivery(books: Books) -> None:
+    made = envelope("account.create.v1", name="a", type="asset", key="k")
+    other = envelope("account.close.v1", name="a", key="k")
+    handled = decide_batch([event_of(made), event_of(other)], books).handled
+    assert [type(each.outcome) for each in handled] == [Applied, Rejected]
+    assert event_of(other).delivery in books.claims
+    assert decide_batch([event_of(other)], books).duplicates == 1
+    assert books.claims[event_of(made).publisher or b""].seq == handled[0].seq  # type: ignore[index]
+
+
+def test_two_legs_on_one_account_stay_two(books: Books) -> None:
+    for name in ("a", "b"):
+        code(books, "account.create.v1", name=name, type="asset")
+    amounts = [("a", 5), ("a", -2), ("b", -3)]
+    legs = [{"account": name, "amount": amount, "currency": "EUR"} for name, amount in amounts]
+    applied = told(books, "entry.post.v1", postings=legs)
+    assert [(leg.account.name, leg.amount, leg.posted_after, leg.version) for leg in applied.entry.postings] == [
+        ("a", 5, 3, 1), ("a", -2, 3, 1), ("b", -3, -3, 1),
+    ]  # fmt: skip
+    assert [(change.account.name, change.posted_change) for change in applied.changes] == [("a", 3), ("b", -3)]
