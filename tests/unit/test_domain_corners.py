@@ -428,20 +428,22 @@ def test_the_table_of_states_is_drawn_with_every_row() -> None:
     assert len(drawing().splitlines()) == 2 + len(Happening)
 
 
-def test_what_came_back_is_kept_as_failed(books: Books) -> None:
+def test_what_came_back_is_kept_as_failed_and_nothing_before(books: Books) -> None:
     paid = {"amount": 5, "currency": "EUR", "provider": "psp"}
-    for type_name, data in (
-        ("refund.succeeded.v1", {"refund_id": "r", "customer_id": "c"} | paid),
-        ("refund.failed.v1", {"refund_id": "r", "provider": "psp"}),
-        ("payout.paid.v1", {"payout_id": "o", "merchant_id": "m"} | paid),
-        ("payout.failed.v1", {"payout_id": "o", "provider": "psp"}),
-    ):
-        assert code(books, type_name, **data) == "applied"
-    refund_, payout = (shelf.get(natural_key("acme", kind, "psp", name)) for shelf, kind, name in (
-        (books.refunds, "refund", "r"), (books.payouts, "payout", "o"),
-    ))  # fmt: skip
-    assert refund_ is not None and refund_.failed
-    assert payout is not None and payout.failed
+    refunded = {"refund_id": "r", "customer_id": "c"} | paid
+    paid_out = {"payout_id": "o", "merchant_id": "m"} | paid
+
+    def failed() -> list[bool]:
+        refund_ = books.refunds.get(natural_key("acme", "refund", "psp", "r"))
+        payout = books.payouts.get(natural_key("acme", "payout", "psp", "o"))
+        assert refund_ is not None and payout is not None
+        return [refund_.failed, payout.failed]
+
+    assert code(books, "refund.succeeded.v1", **refunded) == code(books, "payout.paid.v1", **paid_out) == "applied"
+    assert failed() == [False, False]
+    assert code(books, "refund.failed.v1", refund_id="r", provider="psp") == "applied"
+    assert code(books, "payout.failed.v1", payout_id="o", provider="psp") == "applied"
+    assert failed() == [True, True]
 
 
 def test_where_tenants_are_registered_nobody_else_has_events() -> None:
@@ -494,3 +496,17 @@ def test_two_legs_on_one_account_stay_two(books: Books) -> None:
         ("a", 5, 3, 1), ("a", -2, 3, 1), ("b", -3, -3, 1),
     ]  # fmt: skip
     assert [(change.account.name, change.posted_change) for change in applied.changes] == [("a", 3), ("b", -3)]
+
+
+def test_all_that_a_line_has_may_be_spent_and_no_more() -> None:
+    assert till(limit=80).request(amount=80).decision == "approved"
+    assert till(limit=80).request(amount=81).reasons == ("insufficient_credits",)
+
+
+def test_a_capture_that_would_take_its_account_over_the_ceiling_is_refused() -> None:
+    books = till()
+    assert books.code("account.update.v1", name="wallet", ceiling={"EUR": 1_004}) == "applied"
+    held = {"account": "wallet", "currency": "EUR", "direction": "in"}
+    for hold_id, amount, ended in (("h5", 5, "balance_over_ceiling"), ("h4", 4, "applied")):
+        assert books.code("hold.created.v1", hold_id=hold_id, amount=amount, **held) == "applied"
+        assert books.code("hold.captured.v1", hold_id=hold_id) == ended
