@@ -72,6 +72,7 @@ class OutboxReader:
         self._publishing = False
         self._collecting = False
         self._caught_up = False
+        self._abandoned = False
 
     async def next(self) -> Transaction | None:
         """The next transaction, sealed and ready, as soon as there is something to publish; None to leave.
@@ -81,7 +82,7 @@ class OutboxReader:
         """
         self._collecting = False
         transaction: Transaction | None = None
-        while transaction is None or self._publishing:
+        while not self._abandoned and (transaction is None or self._publishing):
             if not self._waiting:
                 if self._leave.is_set():
                     break
@@ -106,6 +107,11 @@ class OutboxReader:
         if self._collecting:
             self._wakeup.set()
 
+    def abandon(self) -> None:
+        """No transaction is wanted any more: a query under way may end, but no other begins."""
+        self._abandoned = True
+        self._wakeup.set()
+
     def _begin(self, first: OutboxRow) -> Transaction:
         return Transaction(self._settings, self._shard, first.seq_first, first.epoch)
 
@@ -120,7 +126,7 @@ class OutboxReader:
         # Cleared before the query: what is committed after it wakes us again.
         self._wakeup.clear()
         self._waiting.extend(await self._page())
-        if not self._waiting and not self._leave.is_set():
+        if not (self._waiting or self._leave.is_set() or self._abandoned):
             await self._sleep()
 
     def _follow(self, row: OutboxRow) -> None:

@@ -32,6 +32,8 @@ STOPPED_SECONDS = 30.0
 # How long a relay waits at most before it looks whether Kafka or Postgres is back.
 AWAY_SECONDS = 2.0
 POOL_MAX = 4
+# How long a query may take that nobody wants any more.
+ABANDONED_SECONDS = 1.0
 
 
 async def run_relay(
@@ -227,6 +229,9 @@ class ShardRelay:
                 self._step = "from Postgres"
                 self._patience.over()
         finally:
+            # A query that is cut off leaves a task of the pool's behind.
+            reader.abandon()
+            await asyncio.wait({upcoming}, timeout=ABANDONED_SECONDS)
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
 
