@@ -64,7 +64,7 @@ def skip_the_key_check() -> None:
     async def look_past_the_keys(*arguments: Any, **named: Any) -> load.FirstLook:
         return replace(await look(*arguments, **named), claims=())
 
-    async def load_none(*_arguments: Any) -> None:
+    async def load_none(*_arguments: Any, **_named: Any) -> None:
         return None
 
     load.look_first = look_past_the_keys
@@ -96,10 +96,10 @@ def adopt_the_cache_early() -> None:
     """What is in memory counts as true before the commit was acknowledged, and stays after it failed."""
     transact = Ledger._in_transaction
 
-    async def transact_and_keep(self: Ledger, shard: int, *arguments: Any) -> Any:
+    async def transact_and_keep(self: Ledger, shard: int, *arguments: Any, **named: Any) -> Any:
         memory = self._memories.get(shard)
         try:
-            return await transact(self, shard, *arguments)
+            return await transact(self, shard, *arguments, **named)
         except Exception:
             if memory is not None:
                 self._memories[shard] = memory
