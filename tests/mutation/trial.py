@@ -11,6 +11,7 @@ import ast
 import gc
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -135,10 +136,13 @@ def run_until_noticed(items: Sequence[pytest.Item]) -> Verdict:
             if report.failed:
                 crash = getattr(report.longrepr, "reprcrash", None)
                 why = str(getattr(crash, "message", report.longrepr)).splitlines()[0][:200]
-                if why.split(":")[0].split("(")[0] in NOT_A_VERDICT:
-                    return Verdict("failed", item.nodeid, why)
-                return Verdict("killed", item.nodeid, why)
+                return Verdict("killed" if says_something(why) else "failed", item.nodeid, why)
     return Verdict("survived")
+
+
+def says_something(why: str) -> bool:
+    """Whether this fault of a test says anything about the mutant."""
+    return re.split(r"[:(]", why.rpartition("errors.")[2])[0] not in NOT_A_VERDICT
 
 
 # --- changed in place -----------------------------------------------------------------------------------------------
