@@ -12,6 +12,8 @@ import pytest
 from tests.campaign.nemesis import FAULTS
 from tests.campaign.run import Campaign, Plan
 
+pytestmark = pytest.mark.timeout(600)  # A step waits for servers that come back, on a busy machine.
+
 SEED = 1
 
 

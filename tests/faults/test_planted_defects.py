@@ -10,6 +10,8 @@ from infra.devstack import RunningStack
 from tests.campaign.defects import DEFECTS
 from tests.campaign.drills import DRILLS, play
 
+pytestmark = pytest.mark.timeout(600)  # A step waits for servers that come back, on a busy machine.
+
 
 def test_each_defect_has_a_scenario_that_finds_it() -> None:
     assert DRILLS.keys() == DEFECTS.keys()
