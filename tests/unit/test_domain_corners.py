@@ -10,8 +10,10 @@ import pytest
 
 from domain import decide
 from domain.accounts import NORMAL_SIGN, Account, AccountStatus, AccountType, reserved_type
+from domain.authorization_events import AuthorizationCaptured
 from domain.authorization_states import Happening, drawing
 from domain.books import NOT_OPENED, Books
+from domain.credit import LineOfCreditCreate
 from domain.decide import decide_batch
 from domain.events import Applied, Parked, Rejected
 from domain.ids import account_id
@@ -510,3 +512,40 @@ def test_a_capture_that_would_take_its_account_over_the_ceiling_is_refused() -> 
     for hold_id, amount, ended in (("h5", 5, "balance_over_ceiling"), ("h4", 4, "applied")):
         assert books.code("hold.created.v1", hold_id=hold_id, amount=amount, **held) == "applied"
         assert books.code("hold.captured.v1", hold_id=hold_id) == ended
+
+
+@pytest.mark.parametrize(
+    ("direction", "order"), [("in", ["platform:cash", "wallet"]), ("out", ["wallet", "platform:cash"])]
+)
+def test_a_capture_debits_first(direction: str, order: list[str]) -> None:
+    books = till()
+    held = {"account": "wallet", "amount": 5, "currency": "EUR", "direction": direction}
+    assert books.code("hold.created.v1", hold_id="h", **held) == "applied"
+    entry = getattr(books.send("hold.captured.v1", hold_id="h").outcome, "entry")  # noqa: B009
+    assert [(leg.account.name, leg.amount) for leg in entry.postings] == [(order[0], 5), (order[1], -5)]
+
+
+def test_an_adjustment_that_moves_nothing_is_not_refused() -> None:
+    books = till()
+    held = {"account": "wallet", "amount": 5, "currency": "EUR"}
+    assert books.code("hold.created.v1", hold_id="h", **held) == "applied"
+    assert books.code("account.update.v1", name="wallet", status="frozen") == "applied"
+    for number, (amount, ended) in enumerate(((5, "applied"), (4, "applied"), (5, "account_frozen"))):
+        sent = {"hold_id": "h", "adjustment_id": str(number), "amount": amount}
+        assert books.code("hold.adjusted.v1", **sent) == ended
+
+
+def test_where_not_all_who_wait_are_loaded_the_clock_looks_for_the_rest(books: Books) -> None:
+    books.waiting_whole = False
+    arrived = event_of(payment("p1", 5))
+    assert decide_batch([arrived], books).left_waiting == {arrived.arrives}
+
+
+def test_a_capture_is_final_and_not_forced_unless_it_says_so() -> None:
+    captured = AuthorizationCaptured("visa", "x1", "e1", 5)
+    assert (captured.final, captured.force_post) == (True, False)
+
+
+def test_a_line_begins_with_nothing_unless_it_says_so() -> None:
+    line = LineOfCreditCreate("L1", "team", OWNER, "food", "EUR")
+    assert (line.credits_limit, line.expensed_credits) == (0, 0)
