@@ -43,23 +43,29 @@ class Figures:
 
     @property
     def with_faults(self) -> float:
-        """The same under faults, whenever the ledger was behind: where it wasn't, the publisher set the pace."""
-        pairs = self._pairs()
-        return _mean([look for begun, look in pairs if look.phase == "faults" and max(begun, look.behind) >= MUCH])
+        """Records read a second under faults, all of that time."""
+        return _mean([look for look in self.looks if look.phase == "faults"])
 
     @property
-    def all_the_time(self) -> float:
-        """Records read a second under faults, behind or not."""
-        return _mean([look for look in self.looks if look.phase == "faults"])
+    def offered(self) -> float:
+        """Records published a second under faults."""
+        pairs = [(begun, look) for begun, look in self._pairs() if look.phase == "faults"]
+        seconds = sum(look.seconds for _, look in pairs)
+        return sum(look.records + look.behind - begun for begun, look in pairs) / seconds if seconds else 0.0
+
+    @property
+    def kept(self) -> float:
+        """What was read under faults as a part of what would have been without: all that was published, if it could."""
+        could = min(self.offered, self.without_faults or self.offered)
+        return self.with_faults / could if could else 0.0
+
+    @property
+    def behind_most(self) -> int:
+        return max((look.behind for look in self.looks if look.phase == "faults"), default=0)
 
     def _pairs(self) -> list[tuple[int, Look]]:
         """Each look with how much was to be read at its beginning."""
         return list(zip([0, *(look.behind for look in self.looks)], self.looks, strict=False))
-
-    @property
-    def kept(self) -> float:
-        """With faults as a part of without."""
-        return self.with_faults / self.without_faults if self.without_faults else 0.0
 
     def by_minute(self) -> list[tuple[int, float]]:
         """Minutes since the beginning, and records read a second in each."""
@@ -76,7 +82,8 @@ class Figures:
             "records_per_second": {
                 "without_faults": round(self.without_faults),
                 "with_faults": round(self.with_faults),
-                "with_faults_all_the_time": round(self.all_the_time),
+                "published_under_faults": round(self.offered),
+                "behind_most": self.behind_most,
                 "kept": round(self.kept, 3),
                 "by_minute": [[minute, round(rate)] for minute, rate in self.by_minute()],
             },
@@ -89,9 +96,8 @@ class Figures:
         return [
             f"faults: {self.faults.total()}: {faults}",
             f"records/s by the minute: {over_time}",
-            f"throughput: {self.without_faults:,.0f} records/s without faults, {self.with_faults:,.0f} with them "
-            "whenever it was behind: "
-            f"{self.kept:.0%} kept; {self.all_the_time:,.0f} on average over all of that time",
+            f"throughput: {self.without_faults:,.0f} records/s without faults; with them {self.with_faults:,.0f} of "
+            f"the {self.offered:,.0f} that were published: {self.kept:.0%} kept, at most {self.behind_most:,} behind",
         ]
 
 

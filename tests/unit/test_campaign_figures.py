@@ -9,20 +9,21 @@ def look(at: float, records: int, phase: Phase, *, behind: int = MUCH) -> Look:
     return Look(at, 10.0, records, 3 * records, behind, phase)
 
 
-def test_what_is_kept_is_the_speed_under_faults_as_a_part_of_that_without() -> None:
-    looks = [look(0, 9, "before"), look(10, 4_000, "before"), look(70, 1_000, "faults"), look(80, 3_000, "faults")]
-    figures = Figures(looks=[*looks, look(90, 2_000, "after")])
-    assert (figures.without_faults, figures.with_faults) == (300, 200)
+def test_what_is_kept_is_a_part_of_what_would_have_been_read_without_faults() -> None:
+    before = [look(0, 9, "before", behind=8_000), look(10, 4_000, "before", behind=4_000)]
+    # 4,000 were published in each of the two, faster than the ledger is without faults.
+    faults = [look(70, 1_000, "faults", behind=7_000), look(80, 3_000, "faults", behind=8_000)]
+    figures = Figures(looks=[*before, *faults, look(90, 2_000, "after", behind=0)])
+    assert (figures.without_faults, figures.with_faults, figures.offered) == (300, 200, 400)
     assert round(figures.kept, 3) == 0.667
+    assert figures.behind_most == 8_000
     assert figures.by_minute() == [(0, 200.45), (1, 200)]
 
 
-def test_where_the_ledger_keeps_up_the_publisher_sets_the_pace() -> None:
-    keeping_up = [look(10, 300, "faults", behind=5), look(20, 300, "faults", behind=5)]
-    falling_behind, catching_up = look(30, 0, "faults", behind=3_000), look(40, 6_000, "faults", behind=0)
-    figures = Figures(looks=[*keeping_up, falling_behind, catching_up])
-    assert figures.with_faults == 300
-    assert figures.all_the_time == 165
+def test_where_little_is_published_all_of_it_is_what_can_be_kept() -> None:
+    before = [look(0, 9, "before"), look(10, 4_000, "before", behind=0)]
+    figures = Figures(looks=[*before, look(20, 0, "faults", behind=3_000), look(30, 6_000, "faults", behind=0)])
+    assert (figures.offered, figures.with_faults, figures.kept) == (300, 300, 1)
     assert Figures().kept == 0
 
 
