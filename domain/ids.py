@@ -15,7 +15,6 @@ _VERSION_8 = 8 << 76
 _VARIANT = 2 << 62
 _LOW_28 = (1 << 28) - 1
 _LOW_12 = (1 << 12) - 1
-_LOW_34 = (1 << 34) - 1
 
 
 def _id(epoch: int, shard: int, seq: int, ordinal: int) -> UUID:

@@ -12,6 +12,7 @@ from domain import decide
 from domain.accounts import NORMAL_SIGN, Account, AccountStatus, AccountType, reserved_type
 from domain.authorization_events import AuthorizationCaptured
 from domain.authorization_states import Happening, drawing
+from domain.authorizations import AuthorizationRequested
 from domain.books import NOT_OPENED, Books
 from domain.credit import LineOfCreditCreate
 from domain.decide import decide_batch
@@ -158,6 +159,7 @@ def test_names_that_events_make_accounts_of_have_their_types(name: str, kind: st
 
 def test_a_tenant_is_registered_once_and_only_on_a_shard_that_there_is(books: Books) -> None:
     assert code(books, "tenant.create.v1", shard=7) == "tenant_not_found"
+    assert not books.new_tenants
     books = Books(shard=3, epoch=1, next_seq=1, recorded_at=NOON)
     assert told(books, "tenant.create.v1", shard=3).result == {"tenant_id": "acme", "shard": 3}
     assert code(books, "tenant.create.v1") == "tenant_exists"
@@ -544,6 +546,7 @@ def test_where_not_all_who_wait_are_loaded_the_clock_looks_for_the_rest(books: B
 def test_a_capture_is_final_and_not_forced_unless_it_says_so() -> None:
     captured = AuthorizationCaptured("visa", "x1", "e1", 5)
     assert (captured.final, captured.force_post) == (True, False)
+    assert AuthorizationRequested("visa", "x1", 5, "EUR", "c1", {}).partial_approval is False
 
 
 def test_a_line_begins_with_nothing_unless_it_says_so() -> None:
