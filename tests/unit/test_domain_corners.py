@@ -87,6 +87,11 @@ def test_a_limit_is_within_what_the_books_can_count(books: Books, type_name: str
     assert code(books, type_name, **data, **{limit: {"EUR": -(2**63 - 1), "JPY": 2**63 - 1}}) == "applied"
 
 
+def test_an_account_made_again_with_other_data_is_refused_by_its_own_code(books: Books) -> None:
+    assert code(books, "account.create.v1", name="a", type="asset") == "applied"
+    assert code(books, "account.create.v1", name="a", type="liability") == "account_exists"
+
+
 def test_an_account_is_put_below_another_and_on_top_again(books: Books) -> None:
     for name in ("top", "low"):
         assert code(books, "account.create.v1", name=name, type="asset") == "applied"
