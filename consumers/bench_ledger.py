@@ -23,21 +23,27 @@ async def ledger_to_measure(stack: RunningStack) -> AsyncIterator[Settings]:
     url = f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
     settings = replace(Settings(), database_url=url, kafka_bootstrap=stack.kafka_bootstrap)
     settings = replace(settings, topic_prefix=f"{name}.", group_id=name, client_id=name)
-    await _administer(stack, f"CREATE DATABASE {name}")
+    await administer(stack, f"CREATE DATABASE {name}")
     try:
-        await wait_for_kafka(settings)
-        await migrate(settings)
-        connection = await asyncpg.connect(settings.asyncpg_dsn)
-        try:
-            await ensure_topics(settings, connection)
-        finally:
-            await connection.close()
+        await make_ledger(settings)
         yield settings
     finally:
-        await _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
+        await administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def _administer(stack: RunningStack, statement: str) -> None:
+async def make_ledger(settings: Settings) -> None:
+    """The schema and the topics of a ledger whose database is there and empty."""
+    await wait_for_kafka(settings)
+    await migrate(settings)
+    connection = await asyncpg.connect(settings.asyncpg_dsn)
+    try:
+        await ensure_topics(settings, connection)
+    finally:
+        await connection.close()
+
+
+async def administer(stack: RunningStack, statement: str) -> None:
+    """Say something to a stack's Postgres that no transaction may hold, `CREATE DATABASE` say."""
     connection = await asyncpg.connect(stack.database_url)
     try:
         await connection.execute(statement)

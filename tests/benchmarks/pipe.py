@@ -11,11 +11,9 @@ from pathlib import Path
 
 import asyncpg
 
+from consumers.bench_ledger import administer, make_ledger
 from infra.devstack import RunningStack
-from infra.kafka.connection import wait_for_kafka
 from infra.kafka.seals import read_last_seal
-from infra.kafka.topics import ensure_topics
-from infra.postgres.migrate import migrate
 from infra.settings import Settings
 from tests.benchmarks.payments import fill, payments, tenants_of_all_shards
 from tests.benchmarks.processes import Usage, role, watched
@@ -37,24 +35,14 @@ class Burst:
 
 async def fresh_ledger(stack: RunningStack, name: str) -> Settings:
     """A database and topics of their own, so that no run meets what another left."""
-    admin = await asyncpg.connect(stack.database_url)
-    try:
-        await admin.execute(f"CREATE DATABASE bench_{name}")
-    finally:
-        await admin.close()
+    await administer(stack, f"CREATE DATABASE bench_{name}")
     settings = Settings(
         database_url=stack.database_url.rsplit("/", 1)[0] + f"/bench_{name}",
         kafka_bootstrap=stack.kafka_bootstrap,
         topic_prefix=f"bench-{name}.",
         group_id=f"bench-{name}",
     )
-    await wait_for_kafka(settings)
-    await migrate(settings)
-    connection = await asyncpg.connect(settings.asyncpg_dsn)
-    try:
-        await ensure_topics(settings, connection)
-    finally:
-        await connection.close()
+    await make_ledger(settings)
     return settings
 
 

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import asyncpg
-
-from consumers.bench_ledger import ledger_to_measure
+from consumers.bench_ledger import administer, ledger_to_measure
 from consumers.translate import read_command, to_event
 from domain.events import Event
 from infra import outbox
@@ -61,11 +59,11 @@ async def measure_replay(stack: RunningStack, *, count: int, accounts: int, proc
     async with ledger_to_measure(stack) as settings:
         await _write_journal(settings, count=count, accounts=accounts)
         into = f"{settings.need_database_url()}_again"
-        await _administer(stack, f"CREATE DATABASE {into.rsplit('/', 1)[1]}")
+        await administer(stack, f"CREATE DATABASE {into.rsplit('/', 1)[1]}")
         try:
             return await asyncio.to_thread(_replay, stack, settings, into, count, processes)
         finally:
-            await _administer(stack, f"DROP DATABASE {into.rsplit('/', 1)[1]} WITH (FORCE)")
+            await administer(stack, f"DROP DATABASE {into.rsplit('/', 1)[1]} WITH (FORCE)")
 
 
 def _replay(stack: RunningStack, settings: Settings, into: str, count: int, processes: int) -> Replayed:
@@ -113,11 +111,3 @@ def _events(values: Iterable[bytes]) -> Iterator[Event]:
 def _batches(events: Iterator[Event]) -> Iterator[list[Event]]:
     while batch := list(itertools.islice(events, BATCH)):
         yield batch
-
-
-async def _administer(stack: RunningStack, statement: str) -> None:
-    connection = await asyncpg.connect(stack.database_url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
