@@ -84,7 +84,7 @@ class _CardPayment(Command):
         authorization.authorized = amount
         if account is not None:
             if account.account_id is NOT_OPENED:
-                # An advice of 0 moves nothing on the account that it names; later events may.
+                # Holding opens no account; the one that an advice names may be new.
                 books.open_account(account, 1)
             authorization.account_id = account.account_id
         authorization.expires_at = self.expires_at or event.occurred_at + books.hold_expiry

@@ -42,6 +42,10 @@ class Shelf(Generic[Thing]):
         self._things[key] = thing
         self.touched[key] = thing
 
+    def touch(self, key: Key) -> None:
+        """Say that a thing that is here was changed; it will be saved."""
+        self.touched[key] = self._things[key]
+
 
 @dataclass(slots=True)
 class Claim:

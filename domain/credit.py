@@ -38,12 +38,10 @@ class ExpenseCategoryCreate(Command):
         return category_key(tenant_id, self.code)
 
     def needs(self, tenant_id: str, needs: Needs) -> None:
-        needs.categories.add(category_key(tenant_id, self.code))
+        pass
 
     def decide(self, event: Event, books: Books) -> Outcome:
         key = category_key(event.tenant_id, self.code)
-        if key in books.categories:
-            return Rejected(RejectionCode.EXPENSE_CATEGORY_EXISTS, f"there is a category {self.code} already")
         books.categories[key] = books.new_categories[key] = ExpenseCategory(
             event.tenant_id, self.code, self.name, self.description, self.reference, self.match
         )
@@ -69,7 +67,6 @@ class LineOfCreditCreate(Command):
         return line_key(tenant_id, self.line_of_credit_id)
 
     def needs(self, tenant_id: str, needs: Needs) -> None:
-        needs.lines.add(line_key(tenant_id, self.line_of_credit_id))
         needs.line_owners.add(self._owner(tenant_id))
         needs.categories.add(category_key(tenant_id, self.expense_category))
 
@@ -86,11 +83,7 @@ class LineOfCreditCreate(Command):
             return refusal
         if category_key(event.tenant_id, self.expense_category) not in books.categories:
             return Rejected(RejectionCode.EXPENSE_CATEGORY_NOT_FOUND, f"there is no category {self.expense_category}")
-        key, owner = line_key(event.tenant_id, self.line_of_credit_id), self._owner(event.tenant_id)
-        if key in books.lines:
-            return Rejected(
-                RejectionCode.LINE_OF_CREDIT_EXISTS, f"there is a line of credit {self.line_of_credit_id} already"
-            )
+        owner = self._owner(event.tenant_id)
         theirs = books.line_owners.get(owner)
         if theirs is not None and not theirs.terminated:
             return Rejected(

@@ -194,10 +194,11 @@ def _end(event: Event, outcome: Applied | Rejected | Parked, books: Books, decid
         books.new_tenants.add(event.tenant_id)
     match outcome:
         case Applied():
-            if event.arrives is not None and books.waiting.get(event.arrives):
-                books.arrived.append(event.arrives)
-            if event.arrives is not None and not books.waiting_whole:
-                decided.left_waiting.add(event.arrives)
+            if event.arrives is not None:
+                if books.waiting.get(event.arrives):
+                    books.arrived.append(event.arrives)
+                if not books.waiting_whole:
+                    decided.left_waiting.add(event.arrives)
             books.next_seq += outcome.outputs
         case Parked():
             event.parked_seq = books.next_seq

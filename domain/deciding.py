@@ -32,7 +32,10 @@ _SHORTAGES = frozenset({"insufficient_credits", "insufficient_balance"})
 
 @dataclass(slots=True)
 class Verdict:
-    """`approved_amount` None: declined. `lines` are those that were found, expensed or not."""
+    """What is said to a request. `lines`: all that were found, expensed or not.
+
+    `approved_amount`: None if it is declined; `hold_amount`: for its account, if it names one.
+    """
 
     approved_amount: int | None
     hold_amount: int = 0
@@ -58,16 +61,16 @@ def judge(request: AuthorizationRequested, event: Event, books: Books) -> Verdic
     hold_amount = request.amount if request.hold_amount is None else request.hold_amount
     if request.account is not None:
         account = books.account(event.tenant_id, request.account)
-        room = min(room, _check_account(account, request.currency, hold_amount, failed))
-    else:
-        hold_amount = 0
+        if account is None:
+            failed.add("account_not_found")
+        else:
+            room = min(room, _check_account(account, request.currency, hold_amount, failed))
     if not failed:
         return Verdict(request.amount, hold_amount, lines=lines)
     reasons = tuple(reason for reason in REASONS if reason in failed)
     approved = min(room, request.amount)
     if request.partial_approval and failed <= _SHORTAGES and approved > 0:
-        held = 0 if request.account is None else approved
-        return Verdict(approved, held, reason="partial", reasons=reasons, lines=lines)
+        return Verdict(approved, approved, reason="partial", reasons=reasons, lines=lines)
     return Verdict(None, reason=reasons[0], reasons=reasons, lines=lines)
 
 
@@ -98,11 +101,8 @@ def find_lines(
     return lines, failed
 
 
-def _check_account(account: Account | None, currency: str, hold_amount: int, failed: set[str]) -> int:
+def _check_account(account: Account, currency: str, hold_amount: int, failed: set[str]) -> int:
     """Add what speaks against holding so much on an account; gives how much could be held."""
-    if account is None:
-        failed.add("account_not_found")
-        return 0
     if account.currency is not None and account.currency != currency:
         failed.add("currency_mismatch")
     if account.status is AccountStatus.FROZEN:

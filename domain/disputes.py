@@ -171,7 +171,8 @@ class DisputeSettled(Command):
                 f"{in_major_units(amount, dispute.currency)}: of dispute {self.dispute_id} only"
                 f" {in_major_units(dispute.held, dispute.currency)} is still held",
             )
-        held = books.account_for(event.tenant_id, PLATFORM_DISPUTES_HELD, AccountType.ASSET)
+        # Opening the dispute made it.
+        held = books.accounts[event.tenant_id, PLATFORM_DISPUTES_HELD]
         draft = Draft(self.kind, _references(self.dispute_id, dispute.payment_id), self.description, self.metadata)
         legs = [(self._debited(dispute, books), dispute.currency, amount), (held, dispute.currency, -amount)]
         outcome = post_fact(books, event, draft, legs)

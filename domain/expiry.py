@@ -43,19 +43,22 @@ class HoldExpired(Command):
     def needs(self, tenant_id: str, needs: Needs) -> None:
         if self.hold_id is not None:
             needs.holds.add(hold_key(tenant_id, self.hold_id))
-        elif self.provider is not None and self.external_id is not None:
-            needs.authorizations.add(authorization_key(tenant_id, self.provider, self.external_id))
+        else:
+            needs.authorizations.add(self._authorization(tenant_id))
 
     def decide(self, event: Event, books: Books) -> Outcome:
         if self.hold_id is not None:
             return self._end_hold(event, books, self.hold_id)
-        assert self.provider is not None
-        assert self.external_id is not None
-        authorization = books.authorizations.get(authorization_key(event.tenant_id, self.provider, self.external_id))
+        authorization = books.authorizations.get(self._authorization(event.tenant_id))
         step = next_step(authorization, Happening.EXPIRED)
         if authorization is None or step.act is Act.NOTHING or authorization.expires_at != self.expires_at:
             return Duplicate()
         return give_back_all(event, books, authorization)
+
+    def _authorization(self, tenant_id: str) -> Key:
+        assert self.provider is not None
+        assert self.external_id is not None
+        return authorization_key(tenant_id, self.provider, self.external_id)
 
     def _end_hold(self, event: Event, books: Books, hold_id: str) -> Outcome:
         key = hold_key(event.tenant_id, hold_id)

@@ -80,4 +80,4 @@ class Dispute:
     currency: str
     customer_id: str
     cash_account_id: AccountId
-    held: int = 0
+    held: int

@@ -118,25 +118,25 @@ def net_changes(legs: Sequence[Leg], held: Sequence[Leg] = ()) -> list[Change]:
 
 
 def move_held(books: Books, changes: Sequence[Change]) -> list[BalanceChange]:
-    """Move what is held without an entry. Nothing can refuse it any more."""
-    _open_accounts(books, changes)
+    """Move what is held without an entry. Nothing can refuse it any more; that accounts are open is the caller's."""
     return [_move_balance(change, books) for change in changes]
 
 
 def refuse_overflow(changes: Sequence[Change]) -> Rejected | None:
     """The refusal of an entry that would take a balance, or what is available of it, out of 64 bits."""
     for change in changes:
-        after = change.posted_after
-        available = change.account.natural(after) - change.held
-        if not (
-            -AMOUNT_MAX <= after <= AMOUNT_MAX
-            and -AMOUNT_MAX <= available <= AMOUNT_MAX
-            and -AMOUNT_MAX <= change.amount <= AMOUNT_MAX
-            and change.held <= AMOUNT_MAX
+        natural = change.account.natural(change.posted_after)
+        if (
+            natural > AMOUNT_MAX
+            # Nothing held is less than nothing, so that what isn't too little here isn't without what is held either.
+            or natural - change.held < -AMOUNT_MAX
+            or abs(change.amount) > AMOUNT_MAX
+            or change.held > AMOUNT_MAX
         ):
             return Rejected(
                 RejectionCode.AMOUNT_OUT_OF_RANGE,
-                f"the balance of {change.account.name} in {change.currency} would be {after}; the most is {AMOUNT_MAX}",
+                f"the balance of {change.account.name} in {change.currency} would be {change.posted_after};"
+                f" the most is {AMOUNT_MAX}",
             )
     return None
 

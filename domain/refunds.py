@@ -102,9 +102,9 @@ class RefundSucceeded(Command):
 
     def _keep(self, tenant_id: str, books: Books, payment: Payment | None, *, customer: Account, cash: Account) -> None:
         key = self.payment_key(tenant_id)
-        if payment is not None and key is not None:
+        if payment is not None:
             payment.refunded += self.amount
-            books.payments.put(key, books.payments.get(key) or [payment])
+            books.payments.touch(payment_key(tenant_id, self.provider, payment.payment_id))
         refund = Refund(
             tenant_id,
             self.provider,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 from domain.accounts import PLATFORM_CASH, Account, AccountType, reserved_type
 from domain.books import Books
@@ -53,19 +54,18 @@ def settle(event: Event, books: Books, authorization: Authorization, aim: Aim) -
 
 def _move(event: Event, books: Books, authorization: Authorization, aim: Aim) -> Applied | Rejected:
     currency = authorization.currency
+    assert currency is not None, "nothing was asked for, and nothing posted"
     account = aim.account
     if account is None and authorization.account_id is not None:
         account = books.accounts_by_id[authorization.account_id]
-    held: list[Leg] = []
-    if account is not None and currency is not None:
-        held.append((account, currency, aim.held - authorization.held))
-    if aim.payer is None or currency is None:
+    held: list[Leg] = [] if account is None else [(account, currency, aim.held - authorization.held)]
+    if aim.payer is None:
         changes = net_changes((), held)
         return refuse_overflow(changes) or Applied(changes=move_held(books, changes))
     cash = books.account_for(event.tenant_id, PLATFORM_CASH, AccountType.ASSET)
     legs: list[Leg] = [(aim.payer, currency, aim.posted), (cash, currency, -aim.posted)]
-    if aim.posted < 0:
-        legs.reverse()
+    # The debit first.
+    legs.sort(key=itemgetter(2), reverse=True)
     return post_fact(books, event, Draft(aim.kind, {}), legs, held=held, late=aim.late)
 
 

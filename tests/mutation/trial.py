@@ -54,6 +54,8 @@ TESTS = [
             "test_authorization_states.py",
             "test_domain_corners.py",
             "test_domain_needs_and_keys.py",
+            "test_domain_postings.py",
+            "test_domain_waiting.py",
             "test_card_translations.py",
         )
     ),
@@ -130,7 +132,9 @@ def verdict_of(work: Callable[[], Any]) -> Verdict:
 
 
 def run_until_noticed(items: Sequence[pytest.Item]) -> Verdict:
-    """Run tests in order; the first that fails has noticed."""
+    """Run tests in order; the first that fails has noticed. What no test calls, none can notice."""
+    if not items:
+        return Verdict("survived", "", "no test calls it")
     for item, following in zip(items, [*items[1:], None], strict=True):
         for report in runtestprotocol(item, log=False, nextitem=following):
             if report.failed:

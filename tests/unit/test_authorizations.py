@@ -100,9 +100,25 @@ def test_the_least_that_lines_and_account_have_is_approved_where_less_will_do() 
     assert (books.expensed, books.balance()) == ((60, 60), (-60, 60))
 
 
-def test_nothing_left_is_no_part() -> None:
-    books = till(limit=0)
-    assert books.request(partial_approval=True).decision == "declined"
+def test_nothing_left_is_no_part_and_the_least_unit_is_one() -> None:
+    assert till(limit=0).request(partial_approval=True).decision == "declined"
+    decision = till(limit=1).request(partial_approval=True)
+    assert (decision.decision, decision.reason, decision.approved_amount) == ("approved", "partial", 1)
+
+
+def test_more_than_an_account_can_count_as_held_is_declined() -> None:
+    books, most = till(limit=2**63 - 1, funds=10), 2**63 - 1
+    books.code("account.update.v1", name="wallet", floor={"EUR": -most})
+    assert books.request(external_id="a", amount=5, off=True, account="wallet").decision == "approved"
+    over = books.request(external_id="b", amount=most - 4, off=True, account="wallet")
+    assert (over.decision, over.reasons) == ("declined", ("insufficient_balance",))
+    assert books.request(external_id="c", amount=most - 5, off=True, account="wallet").decision == "approved"
+    assert books.balance() == (-10, most)
+
+
+def test_an_account_that_nothing_was_posted_to_is_shown_with_nothing() -> None:
+    decision = till(funds=0).request(account="wallet")
+    assert (decision.decision, decision.account) == ("declined", ("wallet", 0, 0, 0))
 
 
 def test_a_floor_below_0_is_room() -> None:
@@ -205,6 +221,18 @@ def test_a_refund_gives_the_lines_back_what_was_expensed_and_no_more() -> None:
     assert (books.expensed, books.balance()) == ((0, 0), (-1_020, 0))
 
 
+def test_captures_and_refunds_debit_first() -> None:
+    books = till()
+    books.request(account="wallet")
+    for what, legs in (
+        ("captured", [("wallet", 30), ("platform:cash", -30)]),
+        ("refunded", [("platform:cash", 30), ("wallet", -30)]),
+    ):
+        entry = books.later(what, amount=30).entry
+        assert entry is not None
+        assert [(leg.account.name, leg.amount) for leg in entry.postings] == legs
+
+
 def test_a_capture_after_a_refund_does_not_expense_anew_what_came_back() -> None:
     books = till()
     books.request()
@@ -217,6 +245,7 @@ def test_a_capture_after_a_refund_does_not_expense_anew_what_came_back() -> None
 def test_confirmation_comes_before_or_after_the_decision() -> None:
     books = till()
     assert books.changed("confirmed").status == "pending"
+    assert (books.authorization().amount, books.authorization().approved_amount) == (0, 0)
     assert books.request().decision == "approved"
     assert books.authorization().confirmed
     books.request(external_id="b", amount=900)

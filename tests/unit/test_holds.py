@@ -122,6 +122,19 @@ def test_of_a_capture_and_an_expiry_the_first_wins() -> None:
     assert books.balance() == (-900, 0)
 
 
+@pytest.mark.parametrize("left", [100, 0])
+def test_an_expiry_is_told_even_if_nothing_was_left(left: int) -> None:
+    books = till()
+    held(books)
+    if not left:
+        books.code("hold.captured.v1", hold_id="h1", amount=100, final=False, capture_id="1")
+    event = expiry_event("acme", HoldExpired(books.hold().expires_at, "h1"))
+    outcome = decide_batch([event], books.books).handled[0].outcome
+    assert isinstance(outcome, Applied)
+    assert (outcome.result, outcome.hold_id) == ({"hold_id": "h1", "status": "expired"}, "h1")
+    assert [change.held_change for change in outcome.changes] == ([-left] if left else [])
+
+
 def test_an_expiry_says_so_as_the_clocks_own_event() -> None:
     books = till()
     held(books)
@@ -166,6 +179,7 @@ CREATED: list[tuple[dict[str, Any], str]] = [
     ({"amount": OVER, "currency": "XXQ", "account": "none"}, "amount_out_of_range"),
     ({"amount": 2_000, "currency": "XXQ", "account": "none"}, "unknown_currency"),
     ({"amount": 2_000, "account": "none"}, "account_not_found"),
+    ({"amount": 2_000, "account": "yen"}, "currency_mismatch"),
     ({"amount": 2_000, "account": "cold"}, "account_frozen"),
     ({"amount": 2_000, "account": "shut"}, "account_closed"),
     ({"amount": 1_001}, "insufficient_balance"),
@@ -179,7 +193,9 @@ def test_a_hold_is_refused_for_the_first_rule_it_breaks(data: dict[str, Any], co
     books = till()
     for name in ("cold", "shut"):
         books.code("account.create.v1", name=name, type="asset", floor={"EUR": 0})
-    books.code("account.update.v1", name="cold", status="frozen")
+    books.code("account.create.v1", name="yen", type="asset", floor={"EUR": 0}, currency="JPY")
+    for name in ("cold", "yen"):
+        books.code("account.update.v1", name=name, status="frozen")
     books.code("account.close.v1", name="shut")
     assert held(books, **data) == code
 
@@ -198,11 +214,27 @@ def test_a_capture_from_a_frozen_account_is_refused_and_the_hold_stays() -> None
     assert books.balance() == (-1_000, 100)
 
 
-def test_a_capture_in_a_closed_period_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("before", "ended"),
+    [(timedelta(days=2), "period_closed"), (timedelta(microseconds=1), "period_closed"), (timedelta(0), "applied")],
+)
+def test_a_capture_in_a_closed_period_is_refused_to_the_end_of_its_last_day(before: timedelta, ended: str) -> None:
     books = till()
     held(books)
     books.code("period.close.v1", through="2026-03-01")
-    assert books.code("hold.captured.v1", hold_id="h1", time=NOW - timedelta(days=2)) == "period_closed"
+    assert books.code("hold.captured.v1", hold_id="h1", time=NOW.replace(hour=0) - before) == ended
+
+
+def test_what_takes_nothing_from_an_account_is_not_kept_off_by_its_limits() -> None:
+    books = till()
+    held(books)
+    limits = {"floor": {"EUR": 2_000}, "ceiling": {"EUR": 500}}
+    assert books.code("account.update.v1", name="wallet", **limits) == "applied"
+    # What is posted was held: no less is available than before.
+    assert books.code("hold.captured.v1", hold_id="h1") == "applied"
+    # And holding posts nothing, so that no ceiling is crossed by it.
+    assert books.code("account.update.v1", name="wallet", floor=None) == "applied"
+    assert held(books, "h2") == "applied"
 
 
 def test_more_is_not_held_than_there_is() -> None:

@@ -61,6 +61,13 @@ def test_an_id_tells_where_it_was_made(epoch: int, shard: int, seq: int, ordinal
     assert made != entry_id(epoch, shard, seq)
 
 
+@pytest.mark.parametrize("bit", range(56))
+def test_no_bit_of_a_seq_runs_into_the_rest_of_its_id(bit: int) -> None:
+    made = entry_id(1, 2, 1 << bit)
+    assert (made.version, made.variant) == (8, "specified in RFC 4122")
+    assert place_of(made) == (1, 2, 1 << bit)
+
+
 @given(st.integers(1, 2**56 - 2))
 def test_ids_are_in_the_order_of_their_making(seq: int) -> None:
     assert entry_id(1, 3, seq) < account_id(1, 3, seq, 1) < account_id(1, 3, seq, 2) < entry_id(1, 3, seq + 1)
