@@ -104,7 +104,7 @@ class Account:
     description: str | None = None
     metadata: bytes | None = None
     balances: dict[str, Balance] = field(default_factory=dict)
-    guarded: bool = False
+    guarded: bool = field(init=False)
     """Whether anything but plain posting to it needs a second look: a limit, a unit of its own, a status."""
 
     def __post_init__(self) -> None:

@@ -53,10 +53,9 @@ class _CardPayment(Command):
         needs.lines |= {line_key(tenant_id, line_id) for line_id in (self.resolution.lines or {}).values()}
 
     def _refusal(self) -> Rejected | None:
-        hold = 0 if self.hold_amount is None else self.hold_amount
         return (
             refuse_amount(self.amount, least=0)
-            or refuse_amount(hold, least=0, what="hold_amount")
+            or (None if self.hold_amount is None else refuse_amount(self.hold_amount, least=0, what="hold_amount"))
             or refuse_currency(self.currency)
         )
 
@@ -71,7 +70,7 @@ class _CardPayment(Command):
         assert verdict.approved_amount is not None
         amount, captured = verdict.approved_amount, authorization.captured
         aim = Aim(
-            expensed=max(amount, captured) if verdict.lines else 0,
+            expensed=max(amount, captured),
             held=max(0, verdict.hold_amount - captured) if account is not None else 0,
             lines=tuple(line.line_of_credit_id for line in verdict.lines),
             account=account,

@@ -201,7 +201,8 @@ def record(
     _open_accounts(books, changes)
     balance_changes = [_move_balance(change, books) for change in changes]
     if len(changes) == len(legs) and not any(change.held_change for change in changes):
-        # Each leg is on an account of its own, in the same order: nothing needs to be looked up.
+        # Each leg is on an account of its own, in the same order: nothing needs to be looked up. Where something is
+        # held, too, a change may be of an account that no leg is on.
         postings = [
             Posting(change.account, change.currency, change.amount, moved.posted, moved.version)
             for change, moved in zip(changes, balance_changes, strict=True)

@@ -233,6 +233,18 @@ def test_captures_and_refunds_debit_first() -> None:
         assert [(leg.account.name, leg.amount) for leg in entry.postings] == legs
 
 
+def test_a_capture_that_cash_itself_pays_has_both_its_legs_there() -> None:
+    books = till()
+    books.request(account="wallet")
+    applied = books.later("captured", amount=30, account="platform:cash")
+    assert applied.entry is not None
+    assert [(leg.account.name, leg.amount) for leg in applied.entry.postings] == [
+        ("platform:cash", 30),
+        ("platform:cash", -30),
+    ]
+    assert (books.balance(), books.balance("platform:cash")) == ((-1_000, 0), (0, 0))
+
+
 def test_a_capture_after_a_refund_does_not_expense_anew_what_came_back() -> None:
     books = till()
     books.request()

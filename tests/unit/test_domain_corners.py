@@ -16,10 +16,13 @@ from domain.authorizations import AuthorizationRequested
 from domain.books import NOT_OPENED, Books
 from domain.credit import LineOfCreditCreate
 from domain.decide import decide_batch
+from domain.disputes import DisputeOpened, DisputeReopened, DisputeSettled
 from domain.events import Applied, Parked, Rejected
+from domain.holds import HoldCaptured, HoldCreated
 from domain.ids import account_id
 from domain.keys import natural_key
 from domain.money import EXPONENTS, exponent, in_major_units
+from domain.payments import PaymentCaptured
 from domain.reservations import Authorization, AuthorizationStatus, card_key, category_key
 from tests.fixtures.cards import OWNER, card_payment, resolved, till
 from tests.fixtures.cards import event_of as cards_event_of
@@ -548,10 +551,16 @@ def test_where_not_all_who_wait_are_loaded_the_clock_looks_for_the_rest(books: B
     assert decide_batch([arrived], books).left_waiting == {arrived.arrives}
 
 
-def test_a_capture_is_final_and_not_forced_unless_it_says_so() -> None:
+def test_what_a_command_leaves_out_is_what_the_contract_says() -> None:
     captured = AuthorizationCaptured("visa", "x1", "e1", 5)
     assert (captured.final, captured.force_post) == (True, False)
     assert AuthorizationRequested("visa", "x1", 5, "EUR", "c1", {}).partial_approval is False
+    assert (HoldCreated("h1", "wallet", 5, "EUR").direction, HoldCaptured("h1").final) == ("in", True)
+    paid = PaymentCaptured("p1", 5, "EUR", "c1")
+    opened, reopened = DisputeOpened("d1", 5, "EUR", "c1"), DisputeReopened("d1", "r1", 5)
+    assert (paid.fees, opened.fees, reopened.fees) == (0, 0, 0)
+    assert paid.cash_account == opened.cash_account == "platform:cash"
+    assert DisputeSettled("d1", won=False).charge_to == "customer"
 
 
 def test_a_line_begins_with_nothing_unless_it_says_so() -> None:

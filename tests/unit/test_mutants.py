@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.mutation import trial
+from tests.mutation.__main__ import Chosen, Found, left_open
 from tests.mutation.mutants import mutants, mutated
 from tests.mutation.trial import Verdict, function_changed, verdict_of
 
@@ -69,3 +71,32 @@ def test_how_a_trial_ended_is_told_apart(monkeypatch: pytest.MonkeyPatch, work: 
 @pytest.mark.parametrize("fault", [OSError("too many files"), MemoryError(), AssertionError("no"), KeyError("x")])
 def test_a_machine_that_has_no_more_of_something_kills_no_mutant(fault: Exception) -> None:
     assert trial.says_something(repr(fault)) == isinstance(fault, AssertionError | KeyError)
+
+
+def test_what_no_test_calls_survives() -> None:
+    assert trial.run_until_noticed([]) == Verdict("survived", "", "no test calls it")
+
+
+ONE, TWO = (Chosen("toy", mutant) for mutant in list(mutants(SOURCE))[:2])
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "explained", "said"),
+    [
+        ({ONE: Verdict("killed", "test"), TWO: Verdict("circled")}, [], []),
+        ({ONE: Verdict("killed", "test"), TWO: Verdict("survived")}, [TWO.name], []),
+        ({ONE: Verdict("killed", "test"), TWO: Verdict("survived")}, [], ["not explained"]),
+        ({ONE: Verdict("killed", "test"), TWO: Verdict("failed")}, [], ["failed: 1"]),
+        ({ONE: Verdict("killed", "test")}, [], ["not tried: 1"]),
+        ({ONE: Verdict("killed", "test"), TWO: Verdict("survived")}, [ONE.name, TWO.name], ["and killed"]),
+        ({ONE: Verdict("killed", "test"), TWO: Verdict("circled")}, ["toy | gone"], ["no mutant any more"]),
+    ],
+)
+def test_a_run_is_good_if_all_were_tried_and_only_what_is_explained_survived(
+    tmp_path: Path, verdicts: dict[Chosen, Verdict], explained: list[str], said: list[str]
+) -> None:
+    found = Found(tmp_path / "state.jsonl")
+    for chosen, verdict in verdicts.items():
+        found.add(chosen, verdict)
+    told = list(left_open([ONE, TWO], found, dict.fromkeys(explained, "why"), {ONE.name, TWO.name}))
+    assert len(told) == len(said) and all(part in line for part, line in zip(said, told, strict=True))
