@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import asyncpg
 
-from infra.digest import table_digests
+from infra.digest import TableDigest, table_digests
 from infra.journal import JournalDifferenceError, Rebuilder, open_target
 from infra.ledger import LedgerRules
 from infra.outbox import TOPICS as OUTPUTS
@@ -132,11 +133,8 @@ async def finish(settings: Settings, into: str, plan: Plan) -> dict[str, bool]:
     finally:
         await source.close()
         await target.close()
-    digests = []
-    for each in (settings, target_settings):
-        async with reading(each) as connection:
-            digests.append({row["table"]: row async for row in table_digests(connection)})
-    same = {table: digests[0][table] == digests[1].get(table) for table in digests[0]}
+    ours, theirs = await asyncio.gather(_digests(settings), _digests(target_settings))
+    same = {table: digest == theirs.get(table) for table, digest in ours.items()}
     if not all(same.values()):
         names = ", ".join(table for table, fits in same.items() if not fits)
         raise JournalDifferenceError(
@@ -144,3 +142,8 @@ async def finish(settings: Settings, into: str, plan: Plan) -> dict[str, bool]:
             "`ledgerstream verify --deep` which of the two is wrong"
         )
     return same
+
+
+async def _digests(settings: Settings) -> dict[str, TableDigest]:
+    async with reading(settings) as connection:
+        return {row["table"]: row async for row in table_digests(connection)}
