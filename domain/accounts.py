@@ -63,8 +63,8 @@ def reserved_type(name: str) -> AccountType | None:
     reserved = _RESERVED_NAMES.get(name)
     if reserved is not None:
         return reserved
-    prefix, colon, rest = name.partition(":")
-    return _RESERVED_PREFIXES.get(prefix) if colon and rest else None
+    prefix, _, rest = name.partition(":")
+    return _RESERVED_PREFIXES.get(prefix) if rest else None
 
 
 def customer_balance(customer_id: str) -> str:

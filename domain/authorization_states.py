@@ -159,9 +159,7 @@ def drawing() -> str:
         cells = []
         for state in State:
             act, to = STEPS[state, what]
-            arrow = (
-                "" if to is state or act is Act.PARK else " → approved or declined" if act is Act.DECIDE else f" → {to}"
-            )
+            arrow = "" if to is state else " → approved or declined" if act is Act.DECIDE else f" → {to}"
             cells.append(f"{act}{arrow}")
         lines.append(f"| **{what}** | " + " | ".join(cells) + " |")
     return "\n".join(lines)

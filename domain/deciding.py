@@ -78,7 +78,7 @@ def find_lines(
     tenant_id: str, books: Books, resolution: Resolution, currency: str
 ) -> tuple[list[LineOfCredit], set[str]]:
     """The lines of credit that the resolvers named, and which of the first three checks fail; each needs the last."""
-    if resolution.off or resolution.failed:
+    if resolution.off:
         return [], set()
     categories = sorted(resolution.categories or ())
     if not categories:

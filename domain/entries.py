@@ -91,9 +91,10 @@ class EntryReverse(Command):
 
     def decide(self, event: Event, books: Books) -> Outcome:
         uuid = _uuid(self.entry_id)
-        tenant_id, entry = (None, None) if uuid is None else books.entries.get(EntryId(uuid), (None, None))
-        if entry is None or tenant_id != event.tenant_id:
+        found = None if uuid is None else books.entries.get(EntryId(uuid))
+        if found is None or found[0] != event.tenant_id:
             return Rejected(RejectionCode.ENTRY_NOT_FOUND, f"there is no entry {self.entry_id}")
+        entry = found[1]
         if entry.kind != "posted":
             return Rejected(
                 RejectionCode.ENTRY_NOT_REVERSIBLE, f"entry {self.entry_id} is a {entry.kind}; only entry.post's can be"

@@ -50,8 +50,10 @@ class HoldExpired(Command):
         if self.hold_id is not None:
             return self._end_hold(event, books, self.hold_id)
         authorization = books.authorizations.get(self._authorization(event.tenant_id))
+        if authorization is None:
+            return Duplicate()
         step = next_step(authorization, Happening.EXPIRED)
-        if authorization is None or step.act is Act.NOTHING or authorization.expires_at != self.expires_at:
+        if step.act is Act.NOTHING or authorization.expires_at != self.expires_at:
             return Duplicate()
         return give_back_all(event, books, authorization)
 

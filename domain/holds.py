@@ -115,7 +115,8 @@ class HoldAdjusted(Command):
             return hold
         if hold.adjusted_at is not None and event.occurred_at < hold.adjusted_at:
             applied = _applied(event, books, hold, Applied())
-            applied.result = (applied.result or {}) | {"superseded": True}
+            assert applied.result is not None
+            applied.result["superseded"] = True
             return applied
         account = books.accounts_by_id[hold.account_id]
         difference = self.amount - hold.held

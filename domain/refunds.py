@@ -160,8 +160,9 @@ class RefundFailed(Command):
 def _give_back(refund: Refund, books: Books) -> None:
     if refund.payment_key is None:
         return
-    payments = books.payments.get(refund.payment_key) or []
+    payments = books.payments.get(refund.payment_key)
+    assert payments is not None, f"the payment of refund {refund.refund_id} is not loaded"
     payment = matching(payments, currency=refund.currency, customer_id=refund.customer_id)
-    assert payment is not None, f"the payment of refund {refund.refund_id} is not loaded"
+    assert payment is not None, f"refund {refund.refund_id} is of no capture of its payment"
     payment.refunded -= refund.amount
-    books.payments.put(refund.payment_key, payments)
+    books.payments.touch(refund.payment_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 Change = Callable[[ast.AST], ast.AST]
@@ -16,6 +17,7 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.BitOr: ast.BitAnd,
     ast.Pow: ast.Mult, ast.Mod: ast.Mult,
 }  # fmt: skip
+_CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _CODES = ("RejectionCode", "AccountType", "AccountStatus")
 _NOT_CALLED = {"dataclass", "field", "NewType", "TypeVar", "NamedTuple"}
 
@@ -93,8 +95,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
             yield "not done", lambda n: ast.Pass()
         case ast.BoolOp(op=ast.And()):
             yield "and to or", _with(op=ast.Or())
+            yield from _parts_left_out(node)
         case ast.BoolOp(op=ast.Or()):
             yield "or to and", _with(op=ast.And())
+            yield from _parts_left_out(node)
         case ast.UnaryOp(op=ast.Not()) | ast.UnaryOp(op=ast.USub()):
             yield "without its sign", lambda n: n.operand  # type: ignore[attr-defined]
         case ast.If(test=test) | ast.IfExp(test=test) if not isinstance(test, ast.Compare | ast.UnaryOp):
@@ -107,6 +111,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
             yield "another text", _with(value=text + "?")
         case ast.Attribute(value=ast.Name(id=name), attr=attr) if name in _CODES and attr.isupper():
             yield "another code", lambda n: ast.Attribute(n.value, _other_code(name, attr), ast.Load())  # type: ignore[attr-defined]
+        case ast.Call(func=ast.Name(id=name)) if name in _CALLS:
+            yield f"{name} to {_CALLS[name]}", _with(func=ast.Name(_CALLS[name], ast.Load()))
+        case ast.comprehension(ifs=[_, *_]):
+            yield "without its condition", _with(ifs=[])
         case ast.Expr(value=ast.Call()):
             yield "not called", lambda n: ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
@@ -150,3 +158,16 @@ def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
                 setattr(parent, name, ast.copy_location(new, old))
             elif isinstance(child, list) and any(each is old for each in child):
                 child[[each is old for each in child].index(True)] = ast.copy_location(new, old)
+
+
+def _parts_left_out(node: ast.BoolOp) -> Iterator[tuple[str, Change]]:
+    """Each part of a condition may be the one that nobody asks for."""
+    for place in range(len(node.values)):
+        rest = node.values[:place] + node.values[place + 1 :]
+        what = f"without part {place + 1}"
+        yield what, (_with(values=rest) if rest[1:] else partial(_only, place=1 - place))
+
+
+def _only(node: ast.AST, *, place: int) -> ast.AST:
+    assert isinstance(node, ast.BoolOp)
+    return node.values[place]

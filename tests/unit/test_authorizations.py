@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from domain.decide import decide_batch
 from domain.events import Applied
+from domain.expiry import HoldExpired
 from domain.reservations import Resolution
-from tests.fixtures.cards import NOW, card_payment, event_of, resolved, till
+from infra.expiry import expiry_event
+from tests.fixtures.cards import NOW, OWNER, card_payment, event_of, resolved, till
 
 ONE = {"food": "L1"}
 
@@ -45,6 +48,10 @@ CHECKS: list[tuple[dict[str, Any], list[str]]] = [
     ({"lines": {"food": "L1", "nope": "L9"}}, ["expense_category_not_found"]),
     ({"lines": {"food": "L9"}, "account": "cold"}, ["no_line_of_credit", "account_frozen", "insufficient_balance"]),
     ({"resolution": Resolution(frozenset(["food", "travel"]), ONE)}, ["no_line_of_credit"]),
+    ({"resolution": Resolution(frozenset(["food"]), None)}, ["no_line_of_credit"]),
+    ({"lines": {"food": "L1", "toys": "L3"}}, ["currency_mismatch"]),
+    ({"lines": {"toys": "L3", "nope": "L9"}}, ["expense_category_not_found"]),
+    ({"lines": {"toys": "L3", "food": "L9"}}, ["no_line_of_credit"]),
     ({"currency": "JPY", "account": "wallet"}, ["currency_mismatch", "insufficient_balance"]),
     ({"amount": 101, "account": "poor"}, ["insufficient_credits", "insufficient_balance"]),
     ({"amount": 101, "account": "shut"}, ["insufficient_credits", "account_closed", "insufficient_balance"]),
@@ -61,6 +68,9 @@ def test_a_payment_is_declined_for_all_checks_that_fail_in_their_order(
     data: dict[str, Any], reasons: list[str]
 ) -> None:
     books = till()
+    books.code("expense_category.create.v1", code="toys", name="Toys")
+    owned = {"owner_type": "team", "owner_ref": OWNER, "expense_category": "toys", "currency": "JPY"}
+    assert books.code("line_of_credit.create.v1", line_of_credit_id="L3", credits_limit=1_000, **owned) == "applied"
     for name in ("cold", "shut", "poor"):
         books.code("account.create.v1", name=name, type="liability")
     books.code("account.update.v1", name="cold", status="frozen")
@@ -88,6 +98,23 @@ def test_an_amount_of_0_is_approved_and_expenses_nothing() -> None:
     assert (decision.decision, decision.approved_amount, decision.hold_amount) == ("approved", 0, 0)
     assert (books.expensed, books.balance()) == ((0, 0), (0, 0))
     assert books.request(external_id="b", amount=0, lines={}).reason == "no_expense_category"
+
+
+def test_an_amount_of_0_asks_for_no_credits_and_no_balance_where_there_are_less_than_none() -> None:
+    books = till(limit=0, funds=0)
+    books.advise(account="wallet", amount=5)
+    assert (books.line().available, books.books.accounts["acme", "wallet"].available("EUR")) == (-5, -5)
+    assert books.request(external_id="b", amount=0, account="wallet").decision == "approved"
+    assert books.request(external_id="c", amount=1, account="wallet").reasons == (
+        "insufficient_credits",
+        "insufficient_balance",
+    )
+
+
+def test_an_account_of_the_payments_own_unit_is_no_mismatch() -> None:
+    books = till()
+    books.code("account.create.v1", name="euros", type="liability", currency="EUR", floor={"EUR": -100})
+    assert books.request(account="euros").decision == "approved"
 
 
 def test_the_least_that_lines_and_account_have_is_approved_where_less_will_do() -> None:
@@ -193,6 +220,17 @@ def test_of_a_capture_and_an_expiry_the_first_wins() -> None:
     assert books.balance() == (-920, 0)
 
 
+def test_an_end_that_was_put_off_or_is_of_nothing_does_not_come() -> None:
+    books = till()
+    books.request(account="wallet")
+    ends = books.authorization().expires_at
+    assert ends is not None
+    books.later("adjusted", amount=80, expires_at=(ends + timedelta(days=1)).isoformat())
+    for overtaken in (HoldExpired(ends, None, "visa", "x1"), HoldExpired(ends, None, "visa", "never")):
+        assert not decide_batch([expiry_event("acme", overtaken)], books.books).handled
+    assert (books.expensed, books.balance()) == ((80, 80), (-1_000, 80))
+
+
 def test_an_authorization_of_lines_alone_ends_too() -> None:
     books = till()
     books.request()
@@ -209,6 +247,18 @@ def test_a_force_post_needs_no_authorization() -> None:
     # What follows knows it.
     assert books.changed("refunded", amount=20) == ("visa", "x1", "captured", False, 0, 70, 20, False)
     assert books.balance() == (-950, 0)
+
+
+def test_a_force_post_in_a_unit_that_nobody_defined_is_refused() -> None:
+    data = {"provider": "visa", "external_id": "x1", "event_id": "e1", "amount": 5, "force_post": True}
+    assert till().code("authorization.captured.v1", **data, currency="XXQ", account="wallet") == "unknown_currency"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("platform:dispute_losses", "expense"), ("purse:1", "liability")])
+def test_an_account_that_a_capture_makes_has_the_type_of_its_name(name: str, kind: str) -> None:
+    books = till()
+    books.later("captured", amount=5, force_post=True, currency="EUR", account=name)
+    assert books.books.accounts["acme", name].type == kind
 
 
 def test_a_refund_gives_the_lines_back_what_was_expensed_and_no_more() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain import decide
-from domain.accounts import NORMAL_SIGN, Account, AccountStatus, AccountType, reserved_type
+from domain.accounts import NORMAL_SIGN, Account, AccountStatus, AccountType, Balance, reserved_type
 from domain.authorization_events import AuthorizationCaptured
 from domain.authorization_states import Happening, drawing
 from domain.authorizations import AuthorizationRequested
@@ -146,6 +146,14 @@ def test_only_an_account_that_something_is_to_be_looked_at_on_is_guarded() -> No
         account.floors, account.ceilings, account.currency, account.status = {}, {}, None, AccountStatus.ACTIVE
         account.guard()
         assert not account.guarded
+
+
+@pytest.mark.parametrize("left", ["posted", "pending", "held"])
+def test_an_account_with_anything_on_it_in_any_currency_is_not_empty(left: str) -> None:
+    account = Account(NOT_OPENED, "acme", "a", AccountType.ASSET, balances={"EUR": Balance(version=4)})
+    assert account.is_empty
+    account.balances["JPY"] = Balance(**{left: 1})
+    assert not account.is_empty
 
 
 @pytest.mark.parametrize(
@@ -348,6 +356,11 @@ def test_a_category_is_kept_as_it_was_asked_for() -> None:
     assert books.code("expense_category.create.v1", code="fuel", name="Other") == "expense_category_exists"
 
 
+def test_a_line_in_a_unit_that_nobody_defined_is_refused() -> None:
+    asked = {"owner_type": "team", "owner_ref": OWNER, "expense_category": "food", "currency": "XXQ"}
+    assert till().code("line_of_credit.create.v1", line_of_credit_id="L3", **asked) == "unknown_currency"
+
+
 # --- card payments --------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +469,21 @@ def test_what_came_back_is_kept_as_failed_and_nothing_before(books: Books) -> No
     assert code(books, "refund.failed.v1", refund_id="r", provider="psp") == "applied"
     assert code(books, "payout.failed.v1", payout_id="o", provider="psp") == "applied"
     assert failed() == [True, True]
+
+
+def test_an_event_claims_the_keys_that_it_has_and_makes_its_tenant_once(books: Books) -> None:
+    without, with_all = event_of(payment("p1")), event_of(payment("p2", key="k"))
+    plain = event_of(envelope("account.close.v1", name="none"))
+    decide_batch([without, plain, with_all], books)
+    assert books.claims.keys() == {
+        *(without.delivery, without.natural),
+        *(plain.delivery, plain.publisher),
+        *(with_all.delivery, with_all.natural, with_all.publisher),
+    }
+    assert books.new_tenants == books.known_tenants == {"acme"}
+    books.new_tenants.clear()
+    decide_batch([event_of(payment("p3"))], books)
+    assert books.new_tenants == set()
 
 
 def test_where_tenants_are_registered_nobody_else_has_events() -> None:

@@ -135,6 +135,15 @@ def test_a_refund_of_one_customers_part_of_a_payment_leaves_the_others(
     assert code_of(books, refund("r3", 1, payment_id="p1", customer_id="c1")) == "refund_exceeds_payment"
 
 
+def test_a_payment_in_two_currencies_is_refunded_in_each(books: Books) -> None:
+    for currency, amount in (("EUR", 50), ("JPY", 700)):
+        assert code_of(books, payment("p1", amount, capture_id=currency, currency=currency)) == "applied"
+    assert code_of(books, refund("r1", 700, payment_id="p1", currency="JPY")) == "applied"
+    assert code_of(books, refund("r2", 51, payment_id="p1")) == "refund_exceeds_payment"
+    assert code_of(books, refund("r3", 50, payment_id="p1")) == "applied"
+    assert code_of(books, refund("r4", 1, payment_id="p1", currency="USD")) == "currency_mismatch"
+
+
 def _dispute(name: str, amount: int, **more: Any) -> Envelope:
     return envelope("dispute.opened.v1", dispute_id=name, amount=amount, currency="EUR", **more)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 from pathlib import Path
@@ -32,12 +33,17 @@ def test_each_mutant_changes_one_thing_and_knows_what_must_be_done_anew() -> Non
         "module | LIMIT = 3 | one more | 1",
         "Box | size: int = 2 | one more | 1",
         "Box.fits | return amount < LIMIT and not self.closed | and to or | 1",
+        "Box.fits | return amount < LIMIT and not self.closed | without part 1 | 1",
+        "Box.fits | return amount < LIMIT and not self.closed | without part 2 | 1",
         "Box.fits | return amount < LIMIT and not self.closed | Lt to LtE | 1",
         "Box.fits | return amount < LIMIT and not self.closed | without its sign | 1",
     }
     for name, mutant in found.items():
         changed = function_changed(SOURCE, mutant)
         assert (None if changed is None else changed[0]) == ("Box.fits" if name.startswith("Box.fits") else None)
+    for part, left in ((1, "return not self.closed"), (2, "return amount < LIMIT")):
+        mutant = found[f"Box.fits | return amount < LIMIT and not self.closed | without part {part} | 1"]
+        assert left in ast.unparse(mutated(SOURCE, mutant))
     made: dict[str, Any] = {}
     exec(compile(mutated(SOURCE, found["module | LIMIT = 3 | one more | 1"]), "toy", "exec"), made)
     assert made["LIMIT"] == 4
