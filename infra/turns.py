@@ -12,7 +12,7 @@ URGENT_IN_A_ROW = 4
 """After so many urgent turns one is given to what has waited meanwhile: it may be late, but never stands still."""
 WANTED_SECONDS = 5.0
 """So long after an urgent batch others are kept short: the next one may come at any time."""
-EVENTS_LEAST = 200
+EVENTS_LEAST = 100
 """Below so many a batch costs hardly less, and the money falls behind."""
 _MEASURED_FROM = 16
 
@@ -28,6 +28,9 @@ class Turns:
         self._seconds_max = seconds_max
         self._clock = clock
         self._lines: defaultdict[int, _Line] = defaultdict(_Line)
+        import os
+
+        self._sem = asyncio.Semaphore(int(os.environ.get("SLOTS", "1")))
         self._wanted_until = -1.0
         self._seconds_an_event = 0.0
 
@@ -36,20 +39,33 @@ class Turns:
         """Hold the shard's turn for the block. `events`: how many are applied in it."""
         if urgent:
             self._wanted_until = self._clock() + WANTED_SECONDS
-        line = self._lines[shard]
-        await line.enter(urgent=urgent)
-        begun = self._clock()
-        try:
+        async with self._one_of_the_rest(urgent=urgent), self._lines[shard].turn(urgent=urgent):
+            begun = self._clock()
+            try:
+                yield
+            finally:
+                if events >= _MEASURED_FROM:
+                    measured = (self._clock() - begun) / events
+                    self._seconds_an_event += (measured - self._seconds_an_event) / 4
+
+    @asynccontextmanager
+    async def _one_of_the_rest(self, *, urgent: bool) -> AsyncIterator[None]:
+        """Where somebody waits for decisions, what doesn't hurry goes one batch at a time, whatever its shard.
+
+        Side by side each would hold its shard for as long as all of them take together.
+        """
+        if urgent or not self._is_wanted():
             yield
-        finally:
-            line.leave()
-            if events >= _MEASURED_FROM:
-                measured = (self._clock() - begun) / events
-                self._seconds_an_event += (measured - self._seconds_an_event) / 4
+            return
+        async with self._sem:
+            yield
+
+    def _is_wanted(self) -> bool:
+        return self._clock() < self._wanted_until
 
     def events_most(self) -> int | None:
         """How many events a batch that doesn't hurry should have now; None: as many as it likes."""
-        if self._clock() >= self._wanted_until:
+        if not self._is_wanted():
             return None
         if not self._seconds_an_event:
             return EVENTS_LEAST
@@ -64,6 +80,15 @@ class _Line:
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
         self._urgent_in_a_row = 0
+
+    @asynccontextmanager
+    async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
+        """Hold it for the block."""
+        await self.enter(urgent=urgent)
+        try:
+            yield
+        finally:
+            self.leave()
 
     async def enter(self, *, urgent: bool) -> None:
         if not self._held:

@@ -21,8 +21,9 @@ async def was_committed_in(
 ) -> bool:
     """Whether the transaction of this producer id and epoch was committed in one of these partitions.
 
-    Reads them from the first record on that is as late as `since_ms`. A producer of ours has an epoch for each of its
-    transactions, so a marker tells which it ended. Raises: KafkaError.
+    Reads them from the first record on that is as late as `since_ms`, which the transaction's own are. A producer of
+    ours has an epoch for each of its transactions; the marker that ends one comes after its batches and has the same
+    epoch, or the next where the end of a transaction is what raises it (KIP-890). Raises: KafkaError.
     """
     places = list(places)
     starts = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
@@ -30,12 +31,27 @@ async def was_committed_in(
     for place, start in starts.items():
         if start is None:
             continue
-        offset = start.offset
-        while offset < ends[place]:
-            batches, offset = await _batches(consumer, place, offset)
-            if any(_commits(batch, producer) for batch in batches):
-                return True
+        if await _end_in(consumer, place, start.offset, ends[place], producer) == _COMMIT:
+            return True
     return False
+
+
+async def _end_in(
+    consumer: AIOKafkaConsumer, place: TopicPartition, offset: int, end: int, producer: tuple[int, int]
+) -> ControlRecord | None:
+    """The marker of this transaction in a partition; None where it has no batch, or no end."""
+    producer_id, epoch = producer
+    begun = False
+    while offset < end:
+        batches, offset = await _batches(consumer, place, offset)
+        for batch in batches:
+            if batch.producer_id != producer_id:
+                continue
+            if not batch.is_control_batch:
+                begun |= batch.producer_epoch == epoch
+            elif begun and batch.producer_epoch in (epoch, epoch + 1):
+                return ControlRecord.parse(next(iter(batch)).key)
+    return None
 
 
 async def _batches(
@@ -56,9 +72,3 @@ async def _batches(
     if not batches:
         raise KafkaError(f"{place.topic}[{place.partition}] gave nothing at {offset}, before its end")
     return batches, int(batches[-1].next_offset)
-
-
-def _commits(batch: _DefaultRecordBatchPy, producer: tuple[int, int]) -> bool:
-    if not batch.is_control_batch or (batch.producer_id, batch.producer_epoch) != producer:
-        return False
-    return any(ControlRecord.parse(record.key) == _COMMIT for record in batch)

@@ -1,57 +1,44 @@
-"""Kafka transactions that a late request of an earlier one can't end: each runs under a producer epoch of its own.
+"""The one producer of a shard: its transactions, each under an epoch of its own, so that no late request can end it.
 
-aiokafka speaks the protocol in which an `EndTxn` that was held up in the network commits or aborts the transaction
-after the one it was meant for (KAFKA-17754). After each commit we ask for the next epoch, naming the one we have:
-whatever comes late then fails with InvalidProducerEpoch, and a producer that was fenced finds out.
+Which of Kafka's two transaction protocols is spoken is for the cluster to say: its feature `transaction.version`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import (
-    ConcurrentTransactions,
-    InvalidProducerEpoch,
-    LeaderNotAvailableError,
-    NoError,
-    ProducerFenced,
-    UnknownTopicOrPartitionError,
-    for_code,
-)
+from aiokafka.errors import LeaderNotAvailableError, for_code
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.producer.transaction_manager import PidAndEpoch
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.structs import TopicPartition as AiokafkaPartition
 
 from infra.faultpoints import reached
+from infra.kafka import protocol_v2
 from infra.kafka.connection import client_arguments
-from infra.kafka.requests import NextProducerEpoch
+from infra.kafka.protocol_v1 import ProtocolV1
+from infra.kafka.protocol_v2 import ProtocolV2
+from infra.kafka.protocols import (
+    RETRY_SECONDS,
+    TRANSACTION_SECONDS,
+    TRANSACTION_TIMEOUT_MS,
+    Batches,
+    TopicPartition,
+    TransactionProtocol,
+)
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# An abandoned transaction holds back what others committed to the same partitions until it times out.
-TRANSACTION_TIMEOUT_MS = 10_000
-# We give up before the broker does.
-TRANSACTION_SECONDS = 8.0
 START_SECONDS = 10.0
 DISCARD_SECONDS = 1.0
-MARKERS_SECONDS = 0.001
-RETRY_BACKOFF_MS = 20
 # Below the broker's default max.message.bytes of 1,048,588, whatever compression makes of it.
 BATCH_BYTES_MAX = 1_000_000
-_PRODUCER_FENCED = 90
 
 COMPRESSION = "zstd"
 _CODECS = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-
-TopicPartition = tuple[str, int]
-Batches = Mapping[TopicPartition, Sequence[BatchBuilder]]
 
 
 def new_batch(compression: str | None = COMPRESSION) -> BatchBuilder:
@@ -72,8 +59,9 @@ class TransactionalProducer:
             transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=int(TRANSACTION_SECONDS * 1000),
-            retry_backoff_ms=RETRY_BACKOFF_MS,
+            retry_backoff_ms=int(RETRY_SECONDS * 1000),
         )
+        self._protocol: TransactionProtocol = ProtocolV1(self._producer, transactional_id)
 
     async def start(self) -> None:
         """Fence whoever wrote under this transactional id before, and end what they left open."""
@@ -92,6 +80,8 @@ class TransactionalProducer:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._producer.start()
+                if await protocol_v2.is_spoken(self._producer, self.transactional_id):
+                    self._protocol = ProtocolV2(self._producer, self.transactional_id)
         except TimeoutError as fault:
             raise TimeoutError(f"InitProducerId: {heard}") from fault
         finally:
@@ -128,39 +118,16 @@ class TransactionalProducer:
         Raises: ProducerFenced, KafkaError, TimeoutError; whether it was committed is then not known.
         """
         async with asyncio.timeout(TRANSACTION_SECONDS):
-            await self._producer.begin_transaction()
+            await self._protocol.begin()
             reached("relay.begun")
-            # commit_transaction succeeds although a send failed: each delivery is awaited before.
-            await _all_of([self._send(topic_partition, queue) for topic_partition, queue in batches.items()])
+            await self._protocol.deliver(batches)
             reached("relay.sent")
-            await self._producer.commit_transaction()
+            await self._protocol.commit()
             reached("relay.committed")
 
     async def next_epoch(self) -> None:
-        """Leave the epoch of the transaction just committed; returns once its markers are written everywhere.
-
-        Epochs run out after 32,766: the broker then gives a new producer id and begins again.
-        """
-        manager, request_seconds = self._manager, TRANSACTION_SECONDS
-        request = NextProducerEpoch(
-            self.transactional_id,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            producer_id=manager.producer_id,
-            producer_epoch=manager.producer_epoch,
-        )
-        async with asyncio.timeout(request_seconds):
-            answer = await self._ask_coordinator(request)
-            while for_code(answer.error_code) is ConcurrentTransactions:
-                await asyncio.sleep(MARKERS_SECONDS)
-                answer = await self._ask_coordinator(request)
-        error = for_code(answer.error_code)
-        if error is InvalidProducerEpoch or answer.error_code == _PRODUCER_FENCED:
-            raise ProducerFenced
-        if error is not NoError:
-            raise error
-        manager._pid_and_epoch = PidAndEpoch(answer.producer_id, answer.producer_epoch)
-        # A new epoch counts its batches from 0 again.
-        manager._sequence_numbers.clear()
+        """Leave the epoch of the transaction just committed. Raises: ProducerFenced, KafkaError, TimeoutError."""
+        await self._protocol.next_epoch()
         reached("relay.epoch")
 
     async def discard(self) -> None:
@@ -193,25 +160,3 @@ class TransactionalProducer:
     @property
     def _manager(self) -> Any:
         return self._producer._txn_manager
-
-    async def _send(self, topic_partition: TopicPartition, queue: Sequence[BatchBuilder]) -> None:
-        topic, partition = topic_partition
-        if partition not in await self._producer.partitions_for(topic):
-            raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
-        deliveries = [await self._producer.send_batch(batch, topic, partition=partition) for batch in queue]
-        await _all_of(deliveries)
-
-    async def _ask_coordinator(self, request: NextProducerEpoch) -> Any:
-        node = await self._producer._sender._find_coordinator(CoordinationType.TRANSACTION, self.transactional_id)
-        return await self._producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
-
-
-async def _all_of(awaitables: Sequence[Any]) -> None:
-    """Await every one; raise the first exception as soon as there is one, and let none of the others go unheard."""
-    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    try:
-        await asyncio.gather(*futures)
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise

@@ -25,6 +25,9 @@ def _failing_as_broken(write: Any) -> Any:
     def write_or_fail(self: AIOKafkaConnection, *arguments: Any, **named: Any) -> Any:
         try:
             return write(self, *arguments, **named)
+        except NotImplementedError:
+            # The broker is older than the request: nothing was written.
+            raise
         except RuntimeError as fault:
             self.close(reason=CloseReason.CONNECTION_BROKEN)
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {fault}") from fault

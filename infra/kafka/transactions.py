@@ -11,7 +11,8 @@ from typing import NamedTuple
 import zstandard
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from infra.kafka.producer import COMPRESSION, TopicPartition, new_batch
+from infra.kafka.producer import COMPRESSION, new_batch
+from infra.kafka.protocols import TopicPartition
 from infra.kafka.seals import SEAL_TYPE, Seal, encode_seal
 from infra.outbox import DEAD_LETTER, TOPICS, TYPES, Header, Output, unpack
 from infra.settings import Settings

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from infra.kafka.producer import Batches, TransactionalProducer
+from infra.kafka import protocol_v2
+from infra.kafka.producer import TransactionalProducer
+from infra.kafka.protocol_v1 import ProtocolV1
+from infra.kafka.protocols import Batches
 from infra.kafka.reader import PartitionReader, Prepared
 from infra.ledger import Ledger
 from infra.postgres import load, save_journal
@@ -84,12 +87,16 @@ def drop_the_fencing() -> None:
 
 
 def drop_the_epochs() -> None:
-    """All transactions of a producer under one epoch."""
+    """All transactions of a producer under one epoch, as the older protocol lets them be."""
 
-    async def stay(_self: TransactionalProducer) -> None:
+    async def is_not(*_arguments: Any) -> bool:
+        return False
+
+    async def stay(_self: ProtocolV1) -> None:
         return None
 
-    TransactionalProducer.next_epoch = stay  # type: ignore[method-assign]
+    protocol_v2.is_spoken = is_not
+    ProtocolV1.next_epoch = stay  # type: ignore[method-assign]
 
 
 def adopt_the_cache_early() -> None:

@@ -1,20 +1,21 @@
 """A network in which the end of each transaction is delivered once more, in the middle of the next one."""
 
 # Small files of the campaign's own, and looking again: nothing here waits for anybody.
-# ruff: noqa: ASYNC110, ASYNC240
+# ruff: noqa: ASYNC240
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.protocol.transaction import EndTxnRequest
 
-from infra.kafka.producer import Batches, TransactionalProducer
+from infra.kafka.protocol_v1 import ProtocolV1
+from infra.kafka.protocol_v2 import ProtocolV2
+from infra.kafka.protocols import Batches
+from infra.kafka.requests_transactions import EndTxn
 
 log = logging.getLogger(__name__)
 _COMMIT = 1
@@ -22,36 +23,35 @@ _COMMIT = 1
 
 def install(switch: Path) -> None:
     """While the file `switch` is there, seals wait until the outputs are delivered and a late EndTxn came."""
-    publish, send = TransactionalProducer.publish, TransactionalProducer._send
-    before: dict[TransactionalProducer, tuple[int, int]] = {}
-    left: dict[TransactionalProducer, int] = {}
+    for protocol in (ProtocolV1, ProtocolV2):
+        _install(protocol, switch)
 
-    async def publish_and_note(self: TransactionalProducer, batches: Batches) -> None:
-        left[self] = sum(not topic.endswith("seals") for topic, _ in batches)
-        used = self.epoch
+
+def _install(protocol: Any, switch: Path) -> None:
+    deliver, commit = protocol.deliver, protocol.commit
+    before: dict[Any, tuple[int, int]] = {}
+
+    async def deliver_late(self: Any, batches: Batches) -> None:
+        seals = {place: queue for place, queue in batches.items() if place[0].endswith("seals")}
+        await deliver(self, {place: queue for place, queue in batches.items() if place not in seals})
+        if switch.exists() and self in before:
+            await _end_again(self._producer, self._transactional_id, protocol, before[self])
+        await deliver(self, seals)
+
+    async def commit_and_note(self: Any) -> None:
+        manager = self._producer._txn_manager
+        used = manager.producer_id, manager.producer_epoch
         try:
-            await publish(self, batches)
+            await commit(self)
         finally:
             before[self] = used
 
-    async def send_late(self: TransactionalProducer, place: tuple[str, int], queue: Sequence[Any]) -> None:
-        if not place[0].endswith("seals"):
-            await send(self, place, queue)
-            left[self] -= 1
-            return
-        if switch.exists() and self in before:
-            while left[self]:
-                await asyncio.sleep(0.001)
-            await _end_again(self, before[self])
-        await send(self, place, queue)
-
-    TransactionalProducer.publish = publish_and_note  # type: ignore[method-assign]
-    TransactionalProducer._send = send_late  # type: ignore[method-assign]
+    protocol.deliver, protocol.commit = deliver_late, commit_and_note
 
 
-async def _end_again(producer: TransactionalProducer, used: tuple[int, int]) -> None:
-    inner = producer._producer
-    node = await inner._sender._find_coordinator(CoordinationType.TRANSACTION, producer.transactional_id)
-    late = EndTxnRequest(producer.transactional_id, *used, _COMMIT)
-    answer = await inner.client.send(node, late, group=ConnectionGroup.COORDINATION)
+async def _end_again(producer: Any, transactional_id: str, protocol: Any, used: tuple[int, int]) -> None:
+    node = await producer._sender._find_coordinator(CoordinationType.TRANSACTION, transactional_id)
+    older, newer = EndTxnRequest(transactional_id, *used, _COMMIT), EndTxn(transactional_id, *used, commit=True)
+    late = older if protocol is ProtocolV1 else newer
+    answer = await producer.client.send(node, late, group=ConnectionGroup.COORDINATION)
     log.info("campaign: a late EndTxn was answered %s", answer.error_code)

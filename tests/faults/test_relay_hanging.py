@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from aiokafka.errors import InvalidTxnState
 from infra.kafka.connection import client_arguments
 from infra.kafka.hanging import _end, find_hanging
 from infra.kafka.producer import TransactionalProducer
+from infra.kafka.protocol_v1 import ProtocolV1
 from infra.kafka.seals import read_last_seal
 from infra.kafka.transactions import OutboxRow, Transaction
 from infra.settings import Settings
@@ -75,7 +77,7 @@ async def delivered(settings: Settings, books: asyncpg.Connection, without: str)
         for place, queue in (await packed(settings, books)).batches.items():
             if place[0] != settings.topic(without):
                 producer._manager._txn_partitions.add(place)
-                await producer._send(place, queue)
+                await ProtocolV1(producer._producer, producer.transactional_id)._send(place, queue)
         return True
     except InvalidTxnState:
         return False
@@ -112,12 +114,13 @@ async def test_a_transaction_that_hangs_without_its_seal_is_aborted_and_publishe
     assert len(raw) == 4
 
 
+@pytest.mark.parametrize("later", [0, 1])
 async def test_a_transaction_of_which_a_part_was_committed_is_committed(
-    settings: Settings, books: asyncpg.Connection, stray_batches: None
+    settings: Settings, books: asyncpg.Connection, stray_batches: None, later: int
 ) -> None:
     await write_outbox(books, 0, [entry_recorded(1), balance_changed(2)])
     await leave_open(settings, books)
-    await end_in(settings, books, "balances", commit=True)
+    await end_in(settings, books, "balances", commit=True, later=later)
     async with running_relay(settings, shards=[0]):
         await sealed(settings, 0, 2)
         await write_outbox(books, 0, [entry_recorded(3)])
@@ -126,12 +129,13 @@ async def test_a_transaction_of_which_a_part_was_committed_is_committed(
     assert [(seal.seq_first, seal.seq_last) for seal in await seals(settings, 0)] == [(1, 2), (3, 3)]
 
 
+@pytest.mark.parametrize("later", [0, 1])
 async def test_a_transaction_of_which_a_part_was_aborted_is_aborted_and_published_again(
-    settings: Settings, books: asyncpg.Connection, stray_batches: None
+    settings: Settings, books: asyncpg.Connection, stray_batches: None, later: int
 ) -> None:
     await write_outbox(books, 0, [entry_recorded(1), balance_changed(2)])
     await leave_open(settings, books)
-    await end_in(settings, books, "balances", commit=False)
+    await end_in(settings, books, "balances", commit=False, later=later)
     async with running_relay(settings, shards=[0]):
         await sealed(settings, 0, 2)
     assert_once_and_in_order(await committed(settings, "entries", "balances"), epoch=1, shard=0, seq_last=2)
@@ -139,14 +143,18 @@ async def test_a_transaction_of_which_a_part_was_aborted_is_aborted_and_publishe
     assert len(raw) == 2
 
 
-async def end_in(settings: Settings, books: asyncpg.Connection, topic: str, *, commit: bool) -> None:
-    """Write the marker of the open transaction to one topic's partition, as a broker would that dies then."""
+async def end_in(settings: Settings, books: asyncpg.Connection, topic: str, *, commit: bool, later: int) -> None:
+    """Write the marker of the open transaction to one topic's partition, as a broker would that dies then.
+
+    Its epoch is that of the transaction, or the next: by the older protocol and by the newer.
+    """
     producer = TransactionalProducer(settings, f"{await books.fetchval('SELECT ledger_id FROM ledger')}.0")
     try:
         await producer.start()
         found = await find_hanging(settings, producer)
         (place,) = [place for place in found if place.topic == settings.topic(topic)]
-        await _end(producer, 0, place, found[place], commit=commit)
+        hanging = found[place]
+        await _end(producer, 0, place, replace(hanging, producer_epoch=hanging.producer_epoch + later), commit=commit)
     finally:
         await producer.discard()
 

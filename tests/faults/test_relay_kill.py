@@ -19,10 +19,10 @@ from infra.kafka.wakeups import RelayWakeups
 from infra.outbox import Output
 from infra.settings import Settings
 from tests.fixtures.outbox import balance_changed, entry_recorded, write_outbox
-from tests.fixtures.relay import books, running_relay
+from tests.fixtures.relay import books, older_broker, running_relay
 from tests.fixtures.subscriber import assert_once_and_in_order, committed, sealed, seals
 
-__all__ = ["books"]
+__all__ = ["books", "older_broker"]
 
 ROWS = 6
 
@@ -147,10 +147,22 @@ async def end_sessions(books: asyncpg.Connection) -> None:
 
 
 @pytest.mark.shards(1)
-@pytest.mark.parametrize("wait", ["start", "read_last_seal", "_all_of", "commit_transaction", "next_epoch"])
+@pytest.mark.parametrize("wait", ["start", "read_last_seal", "deliver", "commit"])
 async def test_cancelled_in_any_of_its_waits_it_goes_on_without_loss_or_double(
     books: asyncpg.Connection, settings: Settings, wait: str
 ) -> None:
+    await cancel_in(books, settings, wait)
+
+
+@pytest.mark.shards(1)
+@pytest.mark.parametrize("wait", ["start", "deliver", "commit", "next_epoch"])
+async def test_cancelled_before_an_older_broker_it_goes_on_without_loss_or_double(
+    books: asyncpg.Connection, settings: Settings, older_broker: None, wait: str
+) -> None:
+    await cancel_in(books, settings, wait)
+
+
+async def cancel_in(books: asyncpg.Connection, settings: Settings, wait: str) -> None:
     one_row_each = replace(settings, relay_transaction_rows_max=2)
     await fill(books)
     async with asyncpg.create_pool(settings.asyncpg_dsn, min_size=1, max_size=4) as pool:

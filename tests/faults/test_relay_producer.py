@@ -1,4 +1,7 @@
-"""What the relay relies on in aiokafka and the broker, pinned: so that an upgrade can't bring a loss back."""
+"""What the relay relies on in aiokafka and the broker, pinned: so that an upgrade can't bring a loss back.
+
+The older transaction protocol, as aiokafka speaks it; the newer has tests of its own.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from aiokafka.record import default_records
 from infra.kafka import connection
 from infra.kafka.producer import TransactionalProducer, new_batch
 from infra.settings import Settings, SettingsError
-from tests.fixtures.relay import books
+from tests.fixtures.relay import books, older_broker
 from tests.fixtures.subscriber import committed
 
-__all__ = ["books"]
+__all__ = ["books", "older_broker"]
 
 COMMIT = 1
 LAST_EPOCH = 32_766
@@ -35,7 +38,7 @@ NewProducer = Callable[[], Awaitable[TransactionalProducer]]
 
 
 @pytest.fixture
-async def new_producer(books: asyncpg.Connection, settings: Settings) -> AsyncIterator[NewProducer]:
+async def new_producer(books: asyncpg.Connection, settings: Settings, older_broker: None) -> AsyncIterator[NewProducer]:
     """Producers of one transactional id, each started when it is made."""
     transactional_id = f"test.{secrets.token_hex(8)}"
     made = []
