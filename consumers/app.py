@@ -23,6 +23,7 @@ from infra.kafka.relay import run_relay
 from infra.kafka.topics import ensure_topics
 from infra.kafka.wakeups import CHANNEL, RelayWakeups
 from infra.ledger import Ledger, LedgerRules
+from infra.outbox import OutboxRow
 from infra.patience import Patience, sleep_unless
 from infra.postgres.engine import check_database, open_pool
 from infra.postgres.errors import TransientError, ours
@@ -187,7 +188,7 @@ def _work(
         pool,
         ledger_rules(settings, {name: counts[settings.topic(name)] for name in OUTPUT_TOPICS}),
         read_command,
-        committed=wakeups.notify if "relay" in roles else announcer.announce,
+        committed=wakeups.hand_over if "relay" in roles else announcer.announce,
         resolvers=resolvers,
     )
     work: list[Coroutine[Any, Any, None]] = [_watch_kafka(settings, stop)]
@@ -332,7 +333,7 @@ class Announcer:
         self._shards: set[int] = set()
         self._news = asyncio.Event()
 
-    def announce(self, shard: int) -> None:
+    def announce(self, shard: int, _row: OutboxRow) -> None:
         self._shards.add(shard)
         self._news.set()
 

@@ -18,6 +18,7 @@ from domain.rejections import RejectionCode
 from infra.defect_budget import DefectBudget
 from infra.faultpoints import reached
 from infra.memory import Memory, memory_of
+from infra.outbox import OutboxRow
 from infra.postgres import load, save
 from infra.postgres.errors import UndecidableError, UnstorableError, ours
 from infra.postgres.load import Connection, FirstLook, ReadCommand, ShardState
@@ -58,11 +59,14 @@ class Ledger:
         rules: LedgerRules,
         read_command: ReadCommand,
         *,
-        committed: Callable[[int], None] = lambda shard: None,
+        committed: Callable[[int, OutboxRow], None] = lambda shard, row: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         resolvers: Resolvers | None = None,
     ) -> None:
-        """`committed(shard)` is called after each commit that has outputs; `resolvers`: by default as the data say."""
+        """`committed(shard, row)` is called after each commit that has outputs, with them.
+
+        `resolvers`: by default as the data say.
+        """
         self._pool = pool
         self._rules = rules
         self._read_command = read_command
@@ -254,7 +258,7 @@ class Ledger:
                 books = self._open_books(shard, state, memory)
                 decided = await choose(connection, books, look)
                 reached("ledger.decided")
-                result, head = await save_batch(
+                result, row = await save_batch(
                     connection, self._rules, books, state, decided, dead_letters=dead_letters, offsets=offsets
                 )
                 reached("ledger.saved")
@@ -264,9 +268,9 @@ class Ledger:
                 raise
             raise mine from error
         reached("ledger.committed")
-        self._remember(books, head)
-        if books.next_seq != state.next_seq:
-            self._committed(shard)
+        self._remember(books, state.head if row is None else row.head_hash)
+        if row is not None:
+            self._committed(shard, row)
         return result
 
     @asynccontextmanager

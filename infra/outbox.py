@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import zstandard
@@ -44,6 +45,17 @@ _FIXED = struct.Struct("<BBHHHII")
 _U32 = struct.Struct("<I")
 _NULL = 2**32 - 1
 _MANY = 2**16 - 1
+
+
+class OutboxRow(NamedTuple):
+    """One row of the table outbox, without its shard."""
+
+    seq_first: int
+    seq_last: int
+    epoch: int
+    recorded_at: datetime
+    head_hash: bytes
+    body: bytes
 
 
 class Output(NamedTuple):

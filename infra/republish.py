@@ -18,8 +18,8 @@ from aiokafka import AIOKafkaProducer
 
 from infra.kafka.connection import client_arguments
 from infra.kafka.seals import read_last_seal
-from infra.kafka.transactions import OutboxRow, headers_of
-from infra.outbox import TOPIC_INDEX, TOPICS, TYPE_INDEX, Header, Output, unpack
+from infra.kafka.transactions import headers_of
+from infra.outbox import TOPIC_INDEX, TOPICS, TYPE_INDEX, Header, OutboxRow, Output, unpack
 from infra.settings import Settings, SettingsError
 
 REPLAYED: Header = ("ledger-replay", b"true")

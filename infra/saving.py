@@ -11,6 +11,7 @@ from domain.decide import Decided
 from domain.events import Rejected
 from domain.keys import Key, dead_letter_key
 from infra import outbox
+from infra.outbox import OutboxRow
 from infra.outputs import OutputWriter
 from infra.postgres import load, save
 from infra.postgres.errors import UndecidableError
@@ -33,8 +34,8 @@ async def save_batch(
     *,
     dead_letters: Sequence[DeadLetter],
     offsets: OffsetSwap | None,
-) -> tuple[BatchResult, bytes]:
-    """Write all of it; says how its events ended, and the head of the chain after it.
+) -> tuple[BatchResult, OutboxRow | None]:
+    """Write all of it; says how its events ended, and what goes out, if anything does.
 
     Raises: UndecidableError, OffsetMovedError, TenantMovedError, what asyncpg raises.
     """
@@ -43,7 +44,7 @@ async def save_batch(
     writes = save.Writes(connection)
     if not decided.handled and not letters:
         await save.finish(writes, (), offsets)
-        return result, state.head
+        return result, None
     writer = await _write_outputs(connection, rules, books, state, decided, letters)
     result.dead_letters = len(letters)
     await save.save_tenants(connection, books)
@@ -55,9 +56,10 @@ async def save_batch(
     await save.save_waiting(writes, books, decided, expires_at, decided.left_waiting)
     await save.save_dead_letters(writes, books, letters)
     body = outbox.pack(writer.frames)
-    await save.save_outbox(writes, books, writer, first=state.next_seq, body=body)
+    row = OutboxRow(state.next_seq, writer.next_seq - 1, books.epoch, books.recorded_at, writer.head, body)
+    await save.save_outbox(writes, books.shard, row)
     await save.finish(writes, [save.advance_shard(books, writer)], offsets)
-    return result, writer.head
+    return result, row
 
 
 async def _write_outputs(

@@ -14,6 +14,8 @@ WANTED_SECONDS = 5.0
 """So long after an urgent batch others are kept short: the next one may come at any time."""
 EVENTS_LEAST = 100
 """Below so many a batch costs hardly less, and the money falls behind."""
+SIDE_BY_SIDE = 2
+"""So many that don't hurry at a time then: while one waits for Postgres another can be decided."""
 _MEASURED_FROM = 16
 
 
@@ -28,9 +30,7 @@ class Turns:
         self._seconds_max = seconds_max
         self._clock = clock
         self._lines: defaultdict[int, _Line] = defaultdict(_Line)
-        import os
-
-        self._sem = asyncio.Semaphore(int(os.environ.get("SLOTS", "1")))
+        self._rest = asyncio.Semaphore(SIDE_BY_SIDE)
         self._wanted_until = -1.0
         self._seconds_an_event = 0.0
 
@@ -39,7 +39,7 @@ class Turns:
         """Hold the shard's turn for the block. `events`: how many are applied in it."""
         if urgent:
             self._wanted_until = self._clock() + WANTED_SECONDS
-        async with self._one_of_the_rest(urgent=urgent), self._lines[shard].turn(urgent=urgent):
+        async with self._among_the_rest(urgent=urgent), self._lines[shard].turn(urgent=urgent):
             begun = self._clock()
             try:
                 yield
@@ -49,15 +49,15 @@ class Turns:
                     self._seconds_an_event += (measured - self._seconds_an_event) / 4
 
     @asynccontextmanager
-    async def _one_of_the_rest(self, *, urgent: bool) -> AsyncIterator[None]:
-        """Where somebody waits for decisions, what doesn't hurry goes one batch at a time, whatever its shard.
+    async def _among_the_rest(self, *, urgent: bool) -> AsyncIterator[None]:
+        """Where somebody waits for decisions, few batches that don't hurry go side by side, whatever their shards.
 
-        Side by side each would hold its shard for as long as all of them take together.
+        Each would hold its shard for as long as all of them take together.
         """
         if urgent or not self._is_wanted():
             yield
             return
-        async with self._sem:
+        async with self._rest:
             yield
 
     def _is_wanted(self) -> bool:

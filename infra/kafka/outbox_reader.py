@@ -7,7 +7,8 @@ from collections import deque
 
 import asyncpg
 
-from infra.kafka.transactions import OutboxRow, ShardStoppedError, Transaction
+from infra.kafka.transactions import ShardStoppedError, Transaction
+from infra.outbox import OutboxRow
 from infra.settings import Settings
 
 PAGE_ROWS = 2_000
@@ -61,13 +62,18 @@ class OutboxReader:
         cursor: int,
         wakeup: asyncio.Event,
         leave: asyncio.Event,
+        handed: deque[OutboxRow],
     ) -> None:
+        """`handed`: rows that a worker in this process has committed, which needn't be read."""
         self._settings = settings
         self._pool = pool
         self._shard = shard
         self._cursor = cursor
         self._wakeup = wakeup
         self._leave = leave
+        self._handed = handed
+        self._has_all = False
+        """Whether all is taken that we were told of."""
         self._waiting: deque[OutboxRow] = deque()
         self._publishing = False
         self._collecting = False
@@ -124,10 +130,28 @@ class OutboxReader:
     async def _look(self) -> None:
         """See what was committed; wait for more if that is nothing, and no longer than until it is wanted."""
         # Cleared before the query: what is committed after it wakes us again.
+        told = self._wakeup.is_set()
         self._wakeup.clear()
-        self._waiting.extend(await self._page())
+        rows = self._from_memory()
+        if rows:
+            self._has_all = True
+        elif told or not self._has_all:
+            self._has_all = False
+            rows = await self._page()
+        self._waiting.extend(rows)
         if not (self._waiting or self._leave.is_set() or self._abandoned):
             await self._sleep()
+
+    def _from_memory(self) -> list[OutboxRow]:
+        """Those that were handed over and follow on what was read; none where one is missing before them."""
+        rows: list[OutboxRow] = []
+        cursor = self._cursor
+        while self._handed and self._handed[0].seq_first <= cursor + 1:
+            row = self._handed.popleft()
+            if row.seq_first == cursor + 1:
+                rows.append(row)
+                cursor = row.seq_last
+        return rows
 
     def _follow(self, row: OutboxRow) -> None:
         if row.seq_first != self._cursor + 1:
@@ -159,4 +183,5 @@ class OutboxReader:
             async with asyncio.timeout(self._settings.relay_poll_seconds):
                 await self._wakeup.wait()
         except TimeoutError:
-            return
+            # Nobody need have told us.
+            self._has_all = False

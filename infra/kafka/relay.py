@@ -154,6 +154,7 @@ class ShardRelay:
         self._settings = settings
         self._pool = pool
         self._wakeup = wakeups.of(shard)
+        self._handed = wakeups.handed(shard)
         self._hints = hints
         self._shard = shard
         self._transactional_id = f"{ledger_id}.{shard}"
@@ -182,6 +183,8 @@ class ShardRelay:
 
     async def _relay_until_doubt(self) -> None:
         producer = TransactionalProducer(self._settings, self._transactional_id)
+        # After any doubt Postgres alone is asked what there is: it may have gone back to what it had before.
+        self._handed.clear()
         try:
             # It fences the producer before it: only then the last seal stays the last.
             self._step = "to the start of a producer"
@@ -209,7 +212,13 @@ class ShardRelay:
 
     async def _publish_from(self, producer: TransactionalProducer, cursor: int) -> None:
         reader = OutboxReader(
-            self._settings, self._pool, shard=self._shard, cursor=cursor, wakeup=self._wakeup, leave=self.leave
+            self._settings,
+            self._pool,
+            shard=self._shard,
+            cursor=cursor,
+            wakeup=self._wakeup,
+            leave=self.leave,
+            handed=self._handed,
         )
         upcoming = asyncio.create_task(reader.next())
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
 
 import zstandard
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -14,7 +12,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from infra.kafka.producer import COMPRESSION, new_batch
 from infra.kafka.protocols import TopicPartition
 from infra.kafka.seals import SEAL_TYPE, Seal, encode_seal
-from infra.outbox import DEAD_LETTER, TOPICS, TYPES, Header, Output, unpack
+from infra.outbox import DEAD_LETTER, TOPICS, TYPES, Header, OutboxRow, Output, unpack
 from infra.settings import Settings
 
 # The event loop gets its turn after so many outputs: about a millisecond.
@@ -30,17 +28,6 @@ _TYPE_HEADERS: tuple[Header, ...] = tuple(("ce_type", name.encode()) for name in
 
 class ShardStoppedError(Exception):
     """The stream and the books of a shard don't fit together; says how, and the way out."""
-
-
-class OutboxRow(NamedTuple):
-    """One row of the table outbox, without its shard."""
-
-    seq_first: int
-    seq_last: int
-    epoch: int
-    recorded_at: datetime
-    head_hash: bytes
-    body: bytes
 
 
 @dataclass(slots=True)

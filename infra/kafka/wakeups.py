@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
+
+from infra.outbox import OutboxRow
 
 # Payload: the shard. Sent by the worker after its commit; inside the transaction it would halve small commits.
 CHANNEL = "ledger_outbox"
+# What is handed over in memory needn't be read from Postgres; more of it would only take room.
+HANDED_ROWS_MAX = 8
+HANDED_BYTES_MAX = 256 * 1024
 
 
 class RelayWakeups:
-    """One event a shard; `notify` after each commit of a worker in this process."""
+    """One event a shard, and the rows that a worker in this process has just committed."""
 
     def __init__(self) -> None:
-        self._events: dict[int, asyncio.Event] = {}
+        self._events: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._handed: defaultdict[int, deque[OutboxRow]] = defaultdict(lambda: deque(maxlen=HANDED_ROWS_MAX))
 
     def notify(self, shard: int) -> None:
         """There is something new in the outbox of this shard."""
-        self.of(shard).set()
+        self._events[shard].set()
+
+    def hand_over(self, shard: int, row: OutboxRow) -> None:
+        """This row is committed. Without a relay here the next ones push it out; a large one is left in Postgres."""
+        if len(row.body) <= HANDED_BYTES_MAX:
+            self._handed[shard].append(row)
+        self.notify(shard)
 
     def of(self, shard: int) -> asyncio.Event:
-        if shard not in self._events:
-            self._events[shard] = asyncio.Event()
         return self._events[shard]
+
+    def handed(self, shard: int) -> deque[OutboxRow]:
+        """The rows handed over, the oldest first; who takes them takes them out."""
+        return self._handed[shard]

@@ -13,6 +13,7 @@ from domain.books import Books
 from domain.decide import Decided
 from domain.events import Parked
 from domain.keys import Key
+from infra.outbox import OutboxRow
 from infra.outputs import OutputWriter
 from infra.postgres.save_accounts import save_accounts
 from infra.postgres.save_flows import save_flows
@@ -169,10 +170,10 @@ async def save_dead_letters(writes: Writes, books: Books, letters: Sequence[tupl
     writes.insert(_DEAD_LETTERS, rows)
 
 
-async def save_outbox(writes: Writes, books: Books, writer: OutputWriter, *, first: int, body: bytes) -> None:
+async def save_outbox(writes: Writes, shard: int, row: OutboxRow) -> None:
     """Write what goes out."""
-    row = (books.shard, writer.next_seq - 1, first, books.epoch, books.recorded_at, writer.head, body)
-    writes.insert(_OUTBOX, [row])
+    last = (row.seq_last, row.seq_first, row.epoch, row.recorded_at, row.head_hash, row.body)
+    writes.insert(_OUTBOX, [(shard, *last)])
 
 
 def advance_shard(books: Books, writer: OutputWriter) -> Change:

@@ -16,7 +16,7 @@ import asyncpg
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Rows = Sequence[Sequence[Any]]
 
-TOGETHER_ROWS_MAX = 1024
+TOGETHER_ROWS_MAX = 256
 """Of one table; with more, COPY is the faster way. Some eighty payments."""
 
 

@@ -18,7 +18,8 @@ from infra.kafka.hanging import _end, find_hanging
 from infra.kafka.producer import TransactionalProducer
 from infra.kafka.protocol_v1 import ProtocolV1
 from infra.kafka.seals import read_last_seal
-from infra.kafka.transactions import OutboxRow, Transaction
+from infra.kafka.transactions import Transaction
+from infra.outbox import OutboxRow
 from infra.settings import Settings
 from tests.fixtures.outbox import balance_changed, entry_recorded, write_outbox
 from tests.fixtures.relay import books, running_relay

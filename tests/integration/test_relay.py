@@ -13,7 +13,8 @@ import pytest
 
 from infra.kafka import outbox_reader, transactions
 from infra.kafka.producer import TransactionalProducer
-from infra.kafka.wakeups import CHANNEL, RelayWakeups
+from infra.kafka.wakeups import CHANNEL, HANDED_BYTES_MAX, HANDED_ROWS_MAX, RelayWakeups
+from infra.outbox import OutboxRow, frame, pack
 from infra.settings import Settings
 from schemas.envelope import OutputEnvelope
 from schemas.outputs import LedgerSealedV1
@@ -161,6 +162,88 @@ async def test_a_row_is_published_at_once_when_a_worker_elsewhere_tells(
         await write_outbox(books, 0, [entry_recorded(1)])
         await books.execute("SELECT pg_notify($1, '0')", CHANNEL)
         await sealed(settings, 0, 2)
+
+
+async def test_a_row_that_was_handed_over_is_published_without_asking_postgres(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    wakeups = RelayWakeups()
+    async with running_relay(replace(settings, relay_poll_seconds=600), wakeups=wakeups):
+        await _warmed_up(books, settings, wakeups)
+        await write_outbox(books, 0, [entry_recorded(1), entry_recorded(2)])
+        row = await _take_row(books, 3)
+        # It isn't in the outbox while the relay publishes it: nobody but us can have told it what it is.
+        wakeups.hand_over(0, row)
+        await sealed(settings, 0, 3)
+    assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=3)
+
+
+async def test_rows_handed_over_with_one_missing_are_read_from_postgres(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    wakeups = RelayWakeups()
+    async with running_relay(replace(settings, relay_poll_seconds=600), wakeups=wakeups):
+        await _warmed_up(books, settings, wakeups)
+        for number in range(1, 4):
+            await write_outbox(books, 0, [entry_recorded(number)])
+        wakeups.hand_over(0, await _row(books, 4))
+        await sealed(settings, 0, 4)
+        # The first of these is known by now, and is passed over.
+        await write_outbox(books, 0, [entry_recorded(4)])
+        wakeups.hand_over(0, await _row(books, 4))
+        wakeups.hand_over(0, await _row(books, 5))
+        await sealed(settings, 0, 5)
+    assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=5)
+
+
+async def test_after_a_row_in_memory_one_that_nobody_tells_of_is_still_found(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    wakeups = RelayWakeups()
+    async with running_relay(replace(settings, relay_poll_seconds=0.3), wakeups=wakeups):
+        await _warmed_up(books, settings, wakeups)
+        await write_outbox(books, 0, [entry_recorded(1)])
+        wakeups.hand_over(0, await _row(books, 2))
+        await sealed(settings, 0, 2)
+        await write_outbox(books, 0, [entry_recorded(2)])
+        await sealed(settings, 0, 3)
+
+
+async def test_what_was_handed_over_before_a_relay_began_is_not_believed(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    await write_outbox(books, 0, [entry_recorded(1)])
+    wakeups, row = RelayWakeups(), await _row(books, 1)
+    # As after a failover that lost this commit: what counts is what Postgres has now.
+    wakeups.hand_over(0, row._replace(body=pack([frame(entry_recorded(2))])))
+    async with running_relay(settings, wakeups=wakeups, shards=[0]):
+        await sealed(settings, 0, 1)
+    (record,) = await committed(settings, "entries")
+    assert orjson.loads(record.value) == {"number": 1}
+
+
+def test_little_is_kept_of_what_is_handed_over_where_no_relay_takes_it() -> None:
+    wakeups = RelayWakeups()
+    row = OutboxRow(1, 1, 1, RECORDED_AT, b"", b"x")
+    for seq in range(100):
+        wakeups.hand_over(0, row._replace(seq_first=seq, seq_last=seq))
+    wakeups.hand_over(0, row._replace(body=bytes(HANDED_BYTES_MAX + 1)))
+    assert [each.seq_first for each in wakeups.handed(0)] == list(range(100 - HANDED_ROWS_MAX, 100))
+    assert wakeups.of(0).is_set()
+
+
+async def _row(books: asyncpg.Connection, seq_last: int) -> OutboxRow:
+    row = await books.fetchrow(
+        "SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body FROM outbox WHERE shard = 0 AND seq_last = $1",
+        seq_last,
+    )
+    return OutboxRow(*row)
+
+
+async def _take_row(books: asyncpg.Connection, seq_last: int) -> OutboxRow:
+    row = await _row(books, seq_last)
+    await books.execute("DELETE FROM outbox WHERE shard = 0 AND seq_last = $1", seq_last)
+    return row
 
 
 async def _warmed_up(books: asyncpg.Connection, settings: Settings, wakeups: RelayWakeups) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from infra.turns import EVENTS_LEAST, URGENT_IN_A_ROW, WANTED_SECONDS, Turns
+from infra.turns import EVENTS_LEAST, SIDE_BY_SIDE, URGENT_IN_A_ROW, WANTED_SECONDS, Turns
 
 TURN_SECONDS = 0.02
 
@@ -112,3 +112,43 @@ async def test_how_short_follows_how_long_an_event_takes() -> None:
     most = turns.events_most()
     assert most is not None
     assert 240 <= most <= 260
+
+
+async def most_at_once(turns: Turns, *, urgent: bool = False) -> int:
+    """How many of these hold their shards at the same time, where each has a shard of its own."""
+    now, most = 0, 0
+
+    async def one(shard: int) -> None:
+        nonlocal now, most
+        async with turns.take(shard, urgent=urgent):
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+
+    async with asyncio.TaskGroup() as group:
+        for shard in range(6):
+            group.create_task(one(shard))
+    return most
+
+
+async def test_only_few_that_do_not_hurry_go_side_by_side_while_decisions_are_wanted() -> None:
+    clock = Clock()
+    turns = Turns(TURN_SECONDS, clock)
+    assert await most_at_once(turns) == 6
+    assert await most_at_once(turns, urgent=True) == 6
+    assert await most_at_once(turns) == SIDE_BY_SIDE
+    clock.now += WANTED_SECONDS
+    assert await most_at_once(turns) == 6
+
+
+async def test_what_is_urgent_waits_for_none_of_the_rest_on_other_shards() -> None:
+    turns = Turns(TURN_SECONDS)
+    async with turns.take(9, urgent=True):
+        pass
+    async with asyncio.timeout(5), turns.take(0), turns.take(1), turns.take(2, urgent=True):
+        waiting = asyncio.create_task(most_at_once(turns))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
