@@ -113,6 +113,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
             yield "another code", lambda n: ast.Attribute(n.value, _other_code(name, attr), ast.Load())  # type: ignore[attr-defined]
         case ast.Call(func=ast.Name(id=name)) if name in _CALLS:
             yield f"{name} to {_CALLS[name]}", _with(func=ast.Name(_CALLS[name], ast.Load()))
+        case ast.Call(func=ast.Name(id=name), args=args) if name[0].isupper():
+            for place, arg in enumerate(args):
+                if isinstance(arg, ast.Attribute):
+                    yield f"argument {place + 1} left out", partial(_without_argument, place=place)
         case ast.comprehension(ifs=[_, *_]):
             yield "without its condition", _with(ifs=[])
         case ast.Expr(value=ast.Call()):
@@ -171,3 +175,8 @@ def _parts_left_out(node: ast.BoolOp) -> Iterator[tuple[str, Change]]:
 def _only(node: ast.AST, *, place: int) -> ast.AST:
     assert isinstance(node, ast.BoolOp)
     return node.values[place]
+
+
+def _without_argument(node: ast.AST, *, place: int) -> ast.AST:
+    assert isinstance(node, ast.Call)
+    return ast.Call(node.func, [*node.args[:place], ast.Constant(None), *node.args[place + 1 :]], node.keywords)

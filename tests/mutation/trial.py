@@ -53,6 +53,7 @@ TESTS = [
             "test_authorizations.py",
             "test_authorization_states.py",
             "test_domain_corners.py",
+            "test_domain_kept.py",
             "test_domain_needs_and_keys.py",
             "test_domain_postings.py",
             "test_domain_waiting.py",
