@@ -90,7 +90,7 @@ _KEYS = Target(
 
 
 async def save_journal(writes: Writes, books: Books, decided: Decided) -> None:
-    """Write what came in, the entries and their postings, and the keys they claim."""
+    """Write what came in, the entries and their postings."""
     event_rows, entry_rows, posting_rows = [], [], []
     for handled in decided.handled:
         event_rows.append(_event_row(books, handled))
@@ -102,6 +102,10 @@ async def save_journal(writes: Writes, books: Books, decided: Decided) -> None:
     writes.insert(_EVENTS, event_rows)
     writes.insert(_ENTRIES, entry_rows)
     writes.insert(_POSTINGS, posting_rows)
+
+
+async def save_claims(writes: Writes, books: Books) -> None:
+    """Write the keys that were claimed, and take out those that were given back."""
     # Before the claims: a key that was given back may have been claimed again since.
     if books.released:
         await writes.flush()

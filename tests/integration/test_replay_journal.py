@@ -154,9 +154,12 @@ async def test_card_payments_are_rebuilt_from_what_the_resolvers_answered_then(
     assert {"holds", "authorizations", "lines_of_credit"} <= same.keys()
 
 
-async def test_a_rebuild_that_was_killed_goes_on(lone_desk: Desk, ledger_settings: Settings, into: str) -> None:
+@pytest.mark.parametrize("point", ["journal.committed:3", "journal.run:12"])
+async def test_a_rebuild_that_was_killed_goes_on(
+    lone_desk: Desk, ledger_settings: Settings, into: str, point: str
+) -> None:
     await history(lone_desk, ledger_settings)
-    killed = await program(ledger_settings, into, die_at="journal.run:9")
+    killed = await program(ledger_settings, into, die_at=point)
     assert killed == -signal.SIGKILL
     connection = await asyncpg.connect(into)
     try:
