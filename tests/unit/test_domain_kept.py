@@ -54,6 +54,12 @@ def test_an_entry_says_what_its_event_said(books: Books) -> None:
         assert (entry.description, json.loads(entry.metadata)) == (type_name, {"of": type_name})
 
 
+def test_an_account_is_kept_as_it_was_asked_for(books: Books) -> None:
+    applied(books, "account.create.v1", name="a", type="asset", description="x", metadata={"of": "a"})
+    account = books.accounts["acme", "a"]
+    assert (account.description, json.loads(account.metadata or b"")) == ("x", {"of": "a"})
+
+
 def test_what_stays_open_says_whose_it_is(books: Books) -> None:
     for type_name, data in EVENTS:
         applied(books, type_name, provider="psp", **data)

@@ -26,9 +26,9 @@ class Box:
         return amount < LIMIT and not self.closed
 
     def copies(self, boxes: list[Box]) -> list[Box]:
-        return [Box(each.size) for each in boxes if max(each.size, self.size)]
+        return [Box(each.size, lid=0) for each in boxes if max(each.size, self.size)]
 '''
-COPIES = "Box.copies | return [Box(each.size) for each in boxes if max(each.size, self.size)]"
+COPIES = "Box.copies | return [Box(each.size, lid=0) for each in boxes if max(each.size, self.size)]"
 
 
 def test_each_mutant_changes_one_thing_and_knows_what_must_be_done_anew() -> None:
@@ -42,6 +42,8 @@ def test_each_mutant_changes_one_thing_and_knows_what_must_be_done_anew() -> Non
         "Box.fits | return amount < LIMIT and not self.closed | Lt to LtE | 1",
         "Box.fits | return amount < LIMIT and not self.closed | without its sign | 1",
         f"{COPIES} | argument 1 left out | 1",
+        f"{COPIES} | lid left out | 1",
+        f"{COPIES} | one more | 1",
         f"{COPIES} | without its condition | 1",
         f"{COPIES} | max to min | 1",
     }
@@ -52,8 +54,9 @@ def test_each_mutant_changes_one_thing_and_knows_what_must_be_done_anew() -> Non
     for name, left in (
         ("Box.fits | return amount < LIMIT and not self.closed | without part 1 | 1", "return not self.closed"),
         ("Box.fits | return amount < LIMIT and not self.closed | without part 2 | 1", "return amount < LIMIT"),
-        (f"{COPIES} | argument 1 left out | 1", "[Box(None) for each in boxes if max(each.size, self.size)]"),
-        (f"{COPIES} | without its condition | 1", "[Box(each.size) for each in boxes]"),
+        (f"{COPIES} | argument 1 left out | 1", "[Box(None, lid=0) for each in boxes if max("),
+        (f"{COPIES} | lid left out | 1", "[Box(each.size) for each in boxes if max("),
+        (f"{COPIES} | without its condition | 1", "[Box(each.size, lid=0) for each in boxes]"),
         (f"{COPIES} | max to min | 1", "if min(each.size, self.size)]"),
     ):
         assert left in ast.unparse(mutated(SOURCE, found[name]))
