@@ -12,7 +12,7 @@ import asyncpg
 
 from infra.journal_rows import EVENT_COLUMNS
 
-PAGE_ROWS = 4_000
+PAGE_ROWS = 8_000
 """How many rows are read, decided and written together, at most."""
 
 
