@@ -55,6 +55,7 @@ TESTS = [
             "test_domain_corners.py",
             "test_domain_kept.py",
             "test_domain_needs_and_keys.py",
+            "test_domain_nothing_left.py",
             "test_domain_postings.py",
             "test_domain_waiting.py",
             "test_card_translations.py",
