@@ -101,12 +101,19 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
             yield from _parts_left_out(node)
         case ast.UnaryOp(op=ast.Not()) | ast.UnaryOp(op=ast.USub()):
             yield "without its sign", lambda n: n.operand  # type: ignore[attr-defined]
-        case ast.If(test=test) | ast.IfExp(test=test) if not isinstance(test, ast.Compare | ast.UnaryOp):
-            yield "the other way", lambda n: _negated(n)
+        case ast.If(test=test) | ast.IfExp(test=test):
+            if not isinstance(test, ast.Compare | ast.UnaryOp):
+                yield "the other way", lambda n: _negated(n)
+            yield "always", _with(test=ast.Constant(True))
+            yield "never", _with(test=ast.Constant(False))
+        case ast.Return(value=ast.expr()):
+            if not isinstance(node.value, ast.Constant):
+                yield "returns nothing", _with(value=ast.Constant(None))
         case ast.Constant(value=bool(value)):
             yield "the other truth", _with(value=not value)
         case ast.Constant(value=int(value)):
             yield "one more", _with(value=value + 1)
+            yield "one less", _with(value=value - 1)
         case ast.Constant(value=str(text)) if text and " " not in text:
             yield "another text", _with(value=text + "?")
         case ast.Attribute(value=ast.Name(id=name), attr=attr) if name in _CODES and attr.isupper():

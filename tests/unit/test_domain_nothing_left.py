@@ -18,7 +18,7 @@ from tests.fixtures.desk import NOON, Envelope, again, envelope, event_of, payme
 
 MOST = AMOUNT_MAX
 MONEY = {"amount": 60, "currency": "EUR"}
-CASH, PAYER, MERCHANT, HELD = "platform:cash", "customer_balance:c1", "merchant_settlement:m1", "platform:disputes_held"
+CASH, PAYER, HELD = "platform:cash", "customer_balance:c1", "platform:disputes_held"
 
 
 @pytest.fixture
@@ -115,6 +115,14 @@ def test_what_makes_nothing_that_others_wait_for_leaves_nothing_waiting(books: B
 # --- accounts and entries --------------------------------------------------------------------------------------------
 
 
+def test_an_account_that_an_event_opens_and_names_twice_is_one(books: Books) -> None:
+    opened = envelope("dispute.opened.v1", dispute_id="d", customer_id="c1", cash_account=HELD, **MONEY)
+    applied = outcome_of(books, opened)
+    assert [(leg.account.name, leg.amount) for leg in applied.entry.postings] == [(HELD, 60), (HELD, -60)]
+    assert [account.name for account in books.opened] == [HELD]
+    assert code_of(books, envelope("dispute.won.v1", dispute_id="d")) == "applied"
+
+
 def test_a_closed_account_is_closed_again_whatever_came_since(books: Books) -> None:
     for type_name, more in (("account.create.v1", {"type": "asset"}), ("account.close.v1", {})):
         assert code_of(books, envelope(type_name, name="till", **more)) == "applied"
@@ -151,6 +159,15 @@ def test_an_entry_is_not_reversed_ahead_of_time_and_once_however_its_id_is_spell
 
 
 # --- cards and holds -------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_is_released_takes_no_more_back_than_was_spent() -> None:
+    books = till()
+    books.request(account="wallet")
+    books.later("captured", amount=20, final=False)
+    books.later("refunded", amount=80)
+    books.later("released", amount=10, reason="partial")
+    assert (books.expensed, books.authorization().expensed) == ((0, 0), 0)
 
 
 @pytest.mark.parametrize(
