@@ -21,7 +21,7 @@ from consumers.cli_settings import settings_of_command
 from infra.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from infra.rebuild import Plan
+    from infra.rebuild_shard import Plan
 
 LOOK_SECONDS = 0.5
 
@@ -90,7 +90,7 @@ def _rebuild(settings: Settings, into: str, plan: Plan, pool: ProcessPoolExecuto
 
 def _load() -> None:
     import consumers.translate  # noqa: F401
-    import infra.rebuild  # noqa: F401
+    import infra.rebuild_shard  # noqa: F401
 
 
 def rebuild_one(settings: Settings, into: str, plan: Plan, shard: int) -> None:
@@ -100,7 +100,7 @@ def rebuild_one(settings: Settings, into: str, plan: Plan, shard: int) -> None:
     import uvloop
 
     from consumers.translate import read_command
-    from infra.rebuild import rebuild_shard, rules_of
+    from infra.rebuild_shard import rebuild_shard, rules_of
 
     gc.freeze()
     gc.set_threshold(1_000_000, 10, 10)

@@ -21,6 +21,7 @@ from domain.books import Books
 from domain.decide import Decided, _claim, _decide_one, _end
 from domain.events import Applied, Event, Parked, Rejected
 from domain.keys import Key, conflict_key
+from domain.payments import PaymentCaptured
 from domain.rejections import RejectionCode
 from infra.faultpoints import reached
 from infra.journal_rows import difference, event_of, letter_of, row_at
@@ -38,6 +39,7 @@ from infra.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
+_ANYBODY_WAITS = "SELECT EXISTS (SELECT FROM parked WHERE shard = $1)"
 _NO_TENANT = str(RejectionCode.TENANT_NOT_FOUND)
 
 
@@ -134,16 +136,20 @@ class Rebuilder(Ledger):
             # Whatever else claims a key would break the primary key of all that are claimed, were it taken.
             keys = _keys_of([event for row, event in pairs if row["outcome"] == "rejected" or event.command.due], ())
         needs = _needs_of(event for row, event in pairs if row["code"] != _NO_TENANT)
+        if source is None:
+            needs.payments |= _captured_in_parts(fresh)
         memory = self._memories.pop(self._shard, None)
         try:
             async with self._connection() as connection, shard_locked(connection, self._shard):
+                if not await connection.fetchval(_ANYBODY_WAITS, self._shard):
+                    needs.arrivals.clear()
                 look = await load.look_first(connection, self._shard, keys=keys, needs=needs)
                 books = self._open_books(self._shard, look.state, memory)
                 load.keep_claims(books, look.claims)
                 if again := _known_with_another_body(fresh, books):
                     await load.load_claims(connection, books, again)
                 await self._load(connection, books, needs, look)
-                saving = Saving(connection, self._rules, books, look.state, staged=True)
+                saving = Saving(connection, self._rules, books, look.state, staged=True, all_loaded=source is None)
                 for batch in batches:
                     await self._tell(connection, batch, books, saving, epochs)
                     reached("journal.run")
@@ -265,6 +271,15 @@ class Rebuilder(Ledger):
             f"{table} (shard {self._shard}, seq {seq}): {what}; the journal was damaged, or was written by another "
             "version or with other settings"
         ) from fault
+
+
+def _captured_in_parts(events: Sequence[Event]) -> set[Key]:
+    """The payments that may be there already when one of these captures comes."""
+    return {
+        event.arrives
+        for event in events
+        if isinstance(event.command, PaymentCaptured) and event.command.capture_id is not None and event.arrives
+    }
 
 
 def _known_with_another_body(events: Sequence[Event], books: Books) -> list[Key]:

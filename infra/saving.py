@@ -49,13 +49,22 @@ class Saving:
     """What decided batches of one shard leave behind in one database transaction: told in their order, then written."""
 
     def __init__(
-        self, connection: Connection, rules: LedgerRules, books: Books, state: ShardState, *, staged: bool = False
+        self,
+        connection: Connection,
+        rules: LedgerRules,
+        books: Books,
+        state: ShardState,
+        *,
+        staged: bool = False,
+        all_loaded: bool = False,
     ) -> None:
+        """`staged` is of `Writes`, `all_loaded` of `save_flows`."""
         self.head = state.head
         self._next_seq = state.next_seq
         self._rules = rules
         self._books = books
         self._writes = save.Writes(connection, staged=staged)
+        self._all_loaded = all_loaded
         self._handled: list[Handled] = []
         self._waiting = save.Waiting()
         self._moved = False
@@ -93,7 +102,7 @@ class Saving:
         await save.save_tenants(writes.connection, books)
         await save.save_accounts(writes, books, self._handled)
         await save.save_claims(writes, books)
-        await save.save_flows(writes, books)
+        await save.save_flows(writes, books, all_loaded=self._all_loaded)
         await save_cards(writes, books, self._handled)
         await save.save_waiting(writes, books, self._waiting)
         await save.finish(writes, [save.advance_shard(books, self.head)], offsets)

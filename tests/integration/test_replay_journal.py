@@ -17,7 +17,8 @@ from consumers.translate import read_command
 from infra.devstack import RunningStack
 from infra.faultpoints import VARIABLE
 from infra.journal import JournalDifferenceError
-from infra.rebuild import finish, prepare, rebuild_shard
+from infra.rebuild import finish, prepare
+from infra.rebuild_shard import rebuild_shard
 from infra.records import DeadLetter, InputRecord
 from infra.recover_outbox import move_outputs
 from infra.settings import Settings
