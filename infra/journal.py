@@ -89,7 +89,7 @@ class Rebuilder(Ledger):
             except (TransientError, OSError):
                 raise
             except Exception as fault:
-                log.warning("shard %s: from seq %s batch by batch: %s", self._shard, stretch[0].seq, fault)
+                log.info("shard %s: from seq %s batch by batch: %s", self._shard, stretch[0].seq, fault)
                 for run in stretch:
                     await self._replay_alone(source, run, epochs)
             reached("journal.committed")
@@ -284,6 +284,8 @@ def _captured_in_parts(events: Sequence[Event]) -> set[Key]:
 
 def _known_with_another_body(events: Sequence[Event], books: Books) -> list[Key]:
     """The keys by which a delivery that was known would be known with this body, too."""
+    if not books.claims:
+        return []
     return [
         conflict_key(event.tenant_id, event.source, event.event_id, event.fingerprint)
         for event in events
