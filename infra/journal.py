@@ -47,6 +47,11 @@ class JournalDifferenceError(SettingsError):
     """The journal doesn't give what it says; names the shard, the row and what differs."""
 
 
+async def open_source(dsn: str) -> asyncpg.Pool:
+    """Connections to the ledger whose journal is read: one reads ahead meanwhile."""
+    return await asyncpg.create_pool(dsn, min_size=1, max_size=2, timeout=10)
+
+
 async def open_target(dsn: str) -> asyncpg.Pool:
     """Connections to the database that is rebuilt. A crash of its server costs some progress, never a half batch."""
     settings = SERVER_SETTINGS | {"application_name": "ledgerstream replay", "synchronous_commit": "off"}
@@ -74,7 +79,7 @@ class Rebuilder(Ledger):
         self._codes: dict[int, str] = {}
         """The codes with which events were parked, by seq, since this rebuild began."""
 
-    async def rebuild(self, source: asyncpg.Connection, until: int) -> None:
+    async def rebuild(self, source: asyncpg.Pool, until: int) -> None:
         """Go on from where the target stands up to the seq before `until`.
 
         Raises: JournalDifferenceError at the first row that isn't as recorded; all before its batch is committed.
@@ -109,7 +114,7 @@ class Rebuilder(Ledger):
                     "UPDATE shards SET epoch = greatest(epoch, $2) WHERE shard = $1", self._shard, row["epoch"]
                 )
 
-    async def _replay_alone(self, source: asyncpg.Connection, run: Run, epochs: Epochs) -> None:
+    async def _replay_alone(self, source: asyncpg.Pool, run: Run, epochs: Epochs) -> None:
         try:
             await self._replay([run], epochs, source)
         except (JournalDifferenceError, TransientError, OSError):
@@ -119,7 +124,7 @@ class Rebuilder(Ledger):
             what = f"the rows from here to seq {run.next_seq - 1} can't be decided again"
             self._differs(run.seq, f"{what} ({type(fault).__name__}: {fault})", fault)
 
-    async def _replay(self, stretch: Sequence[Run], epochs: Epochs, source: asyncpg.Connection | None = None) -> None:
+    async def _replay(self, stretch: Sequence[Run], epochs: Epochs, source: asyncpg.Pool | None = None) -> None:
         """Decide these batches again and write all of them, in one database transaction.
 
         With a `source` every key is looked up beforehand, and an output that isn't the one published is looked for.
@@ -186,7 +191,7 @@ class Rebuilder(Ledger):
             self._differs(run.next_seq - 1, "the head after it isn't that of what was published", table="outbox")
 
     async def _name_what_was_published(
-        self, connection: Connection, source: asyncpg.Connection, run: Run, saving: Saving
+        self, connection: Connection, source: asyncpg.Pool, run: Run, saving: Saving
     ) -> None:
         """Name the journal's row whose outputs aren't those that were published, going by what the outbox still has.
 

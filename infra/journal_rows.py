@@ -83,7 +83,7 @@ def difference(row: asyncpg.Record, handled: Handled) -> str | None:
     return None
 
 
-async def row_at(source: asyncpg.Connection, shard: int, seq: int) -> tuple[str, int]:
+async def row_at(source: asyncpg.Pool, shard: int, seq: int) -> tuple[str, int]:
     """The table and the seq of the journal's row that the output at this seq is of."""
     found = await source.fetchrow(
         """

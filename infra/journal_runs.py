@@ -13,7 +13,9 @@ import asyncpg
 from infra.journal_rows import EVENT_COLUMNS
 
 PAGE_ROWS = 8_000
-"""How many rows are read, decided and written together, at most."""
+"""How many events are read, decided and written together, at most."""
+PAGE_BYTES = 32 * 1024 * 1024
+PART_ROWS = 1_000
 
 
 @dataclass(slots=True)
@@ -49,11 +51,11 @@ class Run:
 
 
 async def stretches(
-    source: asyncpg.Connection, shard: int, start: int, until: int, epochs: Epochs
+    source: asyncpg.Pool, shard: int, start: int, until: int, epochs: Epochs
 ) -> AsyncIterator[list[Run]]:
     """The journal of a shard from one seq up to another, some thousand rows at a time, all of one epoch.
 
-    The next rows are fetched while these are gone through.
+    The next rows are fetched while these are gone through, on a connection of their own.
     """
     cuts = epochs.cuts()
     page = await _page(source, shard, start, until, cuts) if start < until else []
@@ -68,17 +70,11 @@ async def stretches(
             ahead.cancel()
 
 
-async def _page(source: asyncpg.Connection, shard: int, seq: int, until: int, cuts: set[int]) -> list[Run]:
+async def _page(source: asyncpg.Pool, shard: int, seq: int, until: int, cuts: set[int]) -> list[Run]:
     if seq >= until:
         return []
-    page = await source.fetch(
-        f"SELECT {EVENT_COLUMNS} FROM events WHERE shard = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4",
-        shard,
-        seq,
-        until,
-        PAGE_ROWS,
-    )
-    end = until if len(page) < PAGE_ROWS else page[-1]["seq"] + page[-1]["outputs"]
+    page, more = await _events(source, shard, seq, until)
+    end = page[-1]["seq"] + page[-1]["outputs"] if more else until
     span = (shard, seq, end)
     letters = await source.fetch("SELECT * FROM dead_letters WHERE shard = $1 AND seq >= $2 AND seq < $3", *span)
     heads = {
@@ -95,6 +91,27 @@ async def _page(source: asyncpg.Connection, shard: int, seq: int, until: int, cu
         # It may go on: what was one batch shall be one again.
         found.pop()
     return found
+
+
+async def _events(source: asyncpg.Pool, shard: int, seq: int, until: int) -> tuple[list[asyncpg.Record], bool]:
+    """The next events, no more than fit into memory whatever their size; and whether there may be more."""
+    page: list[asyncpg.Record] = []
+    size = 0
+    while len(page) < PAGE_ROWS and size < PAGE_BYTES:
+        rows = min(PART_ROWS, PAGE_ROWS - len(page))
+        part = await source.fetch(
+            f"SELECT {EVENT_COLUMNS} FROM events WHERE shard = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4",
+            shard,
+            seq,
+            until,
+            rows,
+        )
+        page += part
+        if len(part) < rows:
+            return page, False
+        seq = part[-1]["seq"] + 1
+        size += sum(len(row["data"]) for row in part)
+    return page, True
 
 
 def _by_epoch(page: Sequence[Run], cuts: set[int]) -> list[list[Run]]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import asyncpg
-
-from infra.journal import Rebuilder, open_target
+from infra.journal import Rebuilder, open_source, open_target
 from infra.ledger import LedgerRules
 from infra.outbox import TOPICS as OUTPUTS
 from infra.postgres.load import ReadCommand
@@ -38,12 +36,12 @@ async def rebuild_shard(
     settings: Settings, into: str, plan: Plan, rules: LedgerRules, read_command: ReadCommand, shard: int
 ) -> None:
     """Rebuild one shard, from where an earlier rebuild ended. Raises: JournalDifferenceError."""
-    source = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
+    source = await open_source(settings.asyncpg_dsn)
     target = await open_target(target_of(settings, into).asyncpg_dsn)
     try:
         await Rebuilder(target, rules, read_command, shard).rebuild(source, plan.until[shard])
     finally:
-        await source.close()
+        source.terminate()
         target.terminate()
 
 

@@ -293,7 +293,11 @@ FLIPPED = {
 
 @pytest.mark.parametrize("case", FLIPPED)
 @pytest.mark.shards(1)
-async def test_one_flipped_byte_is_found(lone_desk: Desk, ledger_settings: Settings, into: str, case: str) -> None:
+async def test_one_flipped_byte_is_found(
+    lone_desk: Desk, ledger_settings: Settings, into: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that it is found while what follows is being fetched.
+    monkeypatch.setattr("infra.journal_runs.PAGE_ROWS", 1)
     await lone_desk.apply(payment("p1", 1_000, description="Grüße quoted"), again(payment("p2"), id="x", amount=5))
     await lone_desk.apply(again(payment("p1", 2_000), id="y"))
     await lone_desk.swap([], None, [letter(1)])
