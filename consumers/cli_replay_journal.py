@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ from consumers.cli_settings import settings_of_command
 from infra.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from infra.rebuild import Plan
+    from infra.rebuild_shard import Plan
 
 LOOK_SECONDS = 0.5
 
@@ -40,10 +41,11 @@ def journal(into: str, processes: int | None, json_wanted: bool) -> None:
     settings = settings_of_command()
     settings.need_database_url()
     began = time.monotonic()
-    plan = asyncio.run(prepare(settings, into))
-    workers = min(processes or os.cpu_count() or 1, len(plan.until))
+    workers = min(processes or os.cpu_count() or 1, settings.shards)
     try:
-        _rebuild(settings, into, plan, workers)
+        with _processes(workers) as pool:
+            plan = asyncio.run(prepare(settings, into))
+            _rebuild(settings, into, plan, pool)
         same = asyncio.run(finish(settings, into, plan))
     except JournalDifferenceError as difference:
         click.echo(str(difference), err=True)
@@ -57,20 +59,38 @@ def journal(into: str, processes: int | None, json_wanted: bool) -> None:
         click.echo(f"{plan.outputs:,} outputs rebuilt in {seconds:.1f} s. The ledger went on meanwhile: run it again.")
 
 
-def _rebuild(settings: Settings, into: str, plan: Plan, workers: int) -> None:
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes that have what they need loaded; none where one shard goes after the other."""
     if workers == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_load) as pool:
+        # They begin to load while this process makes the target ready.
+        for _ in range(workers):
+            pool.submit(os.getpid)
+        yield pool
+
+
+def _rebuild(settings: Settings, into: str, plan: Plan, pool: ProcessPoolExecutor | None) -> None:
+    if pool is None:
         for shard in sorted(plan.until):
             rebuild_one(settings, into, plan, shard)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        tasks = [pool.submit(rebuild_one, settings, into, plan, shard) for shard in sorted(plan.until)]
-        _show_progress(into, plan, lambda: all(task.done() for task in tasks))
-        try:
-            for task in tasks:
-                task.result()
-        except BrokenProcessPool as fault:
-            raise SettingsError("a process of the replay was killed; run it again, it goes on from there") from fault
+    tasks = [pool.submit(rebuild_one, settings, into, plan, shard) for shard in sorted(plan.until)]
+    if sys.stderr.isatty():
+        _show_progress(into, plan, tasks)
+    try:
+        for task in tasks:
+            task.result()
+    except BrokenProcessPool as fault:
+        raise SettingsError("a process of the replay was killed; run it again, it goes on from there") from fault
+
+
+def _load() -> None:
+    import consumers.translate  # noqa: F401
+    import infra.rebuild_shard  # noqa: F401
 
 
 def rebuild_one(settings: Settings, into: str, plan: Plan, shard: int) -> None:
@@ -80,21 +100,20 @@ def rebuild_one(settings: Settings, into: str, plan: Plan, shard: int) -> None:
     import uvloop
 
     from consumers.translate import read_command
-    from infra.rebuild import rebuild_shard, rules_of
+    from infra.rebuild_shard import rebuild_shard, rules_of
 
     gc.freeze()
     gc.set_threshold(1_000_000, 10, 10)
     uvloop.run(rebuild_shard(settings, into, plan, rules_of(settings, plan), read_command, shard))
 
 
-def _show_progress(into: str, plan: Plan, done: Callable[[], bool]) -> None:
+def _show_progress(into: str, plan: Plan, tasks: Sequence[Future[None]]) -> None:
     from infra.rebuild import rebuilt_outputs
 
     at = asyncio.run(rebuilt_outputs(into))
     with click.progressbar(length=plan.outputs, label="outputs", file=sys.stderr) as bar:
         bar.update(at)
-        while not done():
-            time.sleep(LOOK_SECONDS)
+        while wait(tasks, LOOK_SECONDS).not_done:
             now = asyncio.run(rebuilt_outputs(into))
             bar.update(now - at)
             at = now

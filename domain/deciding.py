@@ -50,7 +50,7 @@ def judge(request: AuthorizationRequested, event: Event, books: Books) -> Verdic
     if request.respond_by is not None and books.recorded_at > request.respond_by:
         return Verdict(None, reason="expired_before_decision", reasons=("expired_before_decision",), lines=lines)
     if request.resolution.failed:
-        return Verdict(None, reason="resolver_failed", reasons=("resolver_failed",), lines=lines)
+        return Verdict(None, reason="resolver_failed", reasons=("resolver_failed",))
     if request.resolution.off and request.account is None:
         failed.add("no_line_of_credit")
     room = AMOUNT_MAX

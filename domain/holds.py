@@ -180,10 +180,10 @@ class HoldCaptured(Command):
 
     def _post(self, event: Event, books: Books, hold: Hold, account: Account, amount: int) -> Applied | Rejected:
         """Post the captured amount and release what is not held any more; nothing held makes no entry."""
+        if amount == 0:
+            return Applied()
         released = hold.held if self.final else amount
         held = [(account, hold.currency, -released)]
-        if amount == 0:
-            return Applied(changes=move_held(books, net_changes((), held)))
         cash = cash_account(books, event.tenant_id, PLATFORM_CASH)
         assert not isinstance(cash, Rejected)
         signed = amount if hold.direction == "in" else -amount

@@ -31,7 +31,7 @@ from domain.events import (
 )
 from infra import outbox
 from infra.kafka.partitioner import partition_of
-from infra.outbox import TOPIC_INDEX, TYPE_INDEX, Output
+from infra.outbox import TOPIC_INDEX, TYPE_INDEX, Output, frame_plain
 from infra.records import DeadLetter, Origin
 
 HEADERS_BYTES_RESERVED = 65_536
@@ -92,6 +92,7 @@ class OutputWriter:
         self.next_seq = next_seq
         self.frames: list[bytes] = []
         self._place = f"{epoch}-{shard}-"
+        self._begin = f'{{"specversion":"1.0","id":"{self._place}'
         self._recorded_at = rfc3339(recorded_at)
         self._partitions = partitions
         self._value_bytes_max = value_bytes_max
@@ -161,8 +162,8 @@ class OutputWriter:
             named += f',"hold_id":{quoted(applied.hold_id)}'
         if applied.authorization is not None:
             named += f',"authorization":{{{_ids(*applied.authorization)}}}'
-        for change in applied.changes:
-            self._balance(event, change, effective_at, named, cause)
+        if applied.changes:
+            self._balances(event, applied.changes, effective_at, named, cause)
         if applied.decision is not None:
             self._decision(event, applied.decision, cause)
         if applied.changed is not None:
@@ -196,17 +197,33 @@ class OutputWriter:
             free["metadata"] = entry.metadata.decode()
         self._for_tenant(event, _ENTRIES, "entries", "entry.recorded.v1", core, free)
 
-    def _balance(self, event: Event, change: BalanceChange, effective_at: str, named: str, cause: str) -> None:
-        account, currency, balance, posted_change, pending_change, held_change, posted, pending, held, version = change
-        key: StreamKey = balance.memo or self._make_key(account, currency)
-        value = (
-            f"{self._opening(event, 'balance.changed.v1')}"
-            f'{key.head},"version":{version},"posted":{posted},"pending":{pending},"held":{held}'
-            f',"available":{key.sign * posted - held}'
-            f',"change":{{"posted":{posted_change},"held":{held_change},"pending":{pending_change}}}'
-            f'{named},"cause":{cause},"effective_at":"{effective_at}","recorded_at":"{self._recorded_at}"}}}}'
-        )
-        self._emit(_BALANCES, _BALANCE_CHANGED, key.partition, key.key, event, value.encode())
+    def _balances(
+        self, event: Event, changes: Sequence[BalanceChange], effective_at: str, named: str, cause: str
+    ) -> None:
+        begin, opening, trace = self._begin, self._opening(event, "balance.changed.v1"), _trace(event)
+        end = f'{named},"cause":{cause},"effective_at":"{effective_at}","recorded_at":"{self._recorded_at}"}}}}'
+        seq = self.next_seq
+        for (
+            account,
+            currency,
+            balance,
+            posted_change,
+            pending_change,
+            held_change,
+            posted,
+            pending,
+            held,
+            version,
+        ) in changes:
+            key: StreamKey = balance.memo or self._make_key(account, currency)
+            value = (
+                f'{begin}{seq}{opening}{key.head},"version":{version},"posted":{posted},"pending":{pending}'
+                f',"held":{held},"available":{key.sign * posted - held}'
+                f',"change":{{"posted":{posted_change},"held":{held_change},"pending":{pending_change}}}{end}'
+            ).encode()
+            self.frames.append(frame_plain(_BALANCES, _BALANCE_CHANGED, key.partition, key.key, trace, value))
+            seq += 1
+        self.next_seq = seq
 
     def _make_key(self, account: Account, currency: str) -> StreamKey:
         """The beginning of what is said of a balance, made once as long as the account stays in memory."""
@@ -243,7 +260,7 @@ class OutputWriter:
         self._for_authorization(event, "authorization.changed.v1", change.provider, change.external_id, core)
 
     def _for_authorization(self, event: Event, kind: str, provider: str, external_id: str, core: str) -> None:
-        canonical = f"{self._opening(event, kind)}{_ids(provider, external_id)},{core}"
+        canonical = f"{self._begin}{self.next_seq}{self._opening(event, kind)}{_ids(provider, external_id)},{core}"
         self._advance(canonical.encode(), ())
         value = f"{canonical}}}}}".encode()
         if len(value) + HEADERS_BYTES_RESERVED > self._value_bytes_max["decisions"]:
@@ -264,17 +281,17 @@ class OutputWriter:
         if found is None:
             tenant = event.tenant_id.encode()
             found = self._tenant_partitions[place] = (tenant, partition_of(tenant, self._partitions[topic_name]))
-        canonical = f"{self._opening(event, kind)}{core}"
-        texts = [f',"{name}":{text}' for name, text in free.items()] if free else []
-        self._advance(canonical.encode(), [blake2b(text.encode(), digest_size=32).digest() for text in texts])
-        value = f"{canonical}{''.join(texts)}}}}}".encode()
+        canonical = f"{self._begin}{self.next_seq}{self._opening(event, kind)}{core}".encode()
+        texts = [f',"{name}":{text}'.encode() for name, text in free.items()] if free else ()
+        self._advance(canonical, [blake2b(text, digest_size=32).digest() for text in texts])
+        value = b"".join((canonical, *texts, b"}}"))
         if len(value) + HEADERS_BYTES_RESERVED > self._value_bytes_max[topic_name]:
             raise OutputTooLargeError(f"a {kind} of {len(value)} bytes is more than {topic_name} takes")
         key, partition = found
         self._emit(topic, TYPE_INDEX[kind], partition, key, event, value)
 
     def _opening(self, event: Event, kind: str) -> str:
-        """The envelope up to its data; all but the id is the same for a tenant throughout a batch."""
+        """The envelope between the seq in its id and its data: the same for a tenant throughout a batch."""
         place = (kind, event.tenant_id)
         rest = self._openings.get(place)
         if rest is None:
@@ -283,19 +300,18 @@ class OutputWriter:
                 f',"tenantid":"{event.tenant_id}","datacontenttype":"application/json"'
             )
         trace = "" if event.traceparent is None else f',"traceparent":"{event.traceparent}"'
-        return f'{{"specversion":"1.0","id":"{self._place}{self.next_seq}{rest}{trace},"data":{{'
+        return f'{rest}{trace},"data":{{'
 
     def _advance(self, canonical: bytes, free_hashes: Sequence[bytes]) -> None:
-        chained = blake2b(self.head, digest_size=32)
-        chained.update(canonical)
-        for free_hash in free_hashes:
-            chained.update(free_hash)
-        self.head = chained.digest()
+        self.head = blake2b(b"".join((self.head, canonical, *free_hashes)), digest_size=32).digest()
 
     def _emit(self, topic: int, kind: int, partition: int, key: bytes, event: Event, value: bytes) -> None:
-        trace = b"" if event.traceparent is None else event.traceparent.encode()
-        self.frames.append(outbox.frame_plain(topic, kind, partition, key, trace, value))
+        self.frames.append(frame_plain(topic, kind, partition, key, _trace(event), value))
         self.next_seq += 1
+
+
+def _trace(event: Event) -> bytes:
+    return b"" if event.traceparent is None else event.traceparent.encode()
 
 
 def _ids(provider: str, external_id: str) -> str:

@@ -1,22 +1,19 @@
-"""`ledgerstream replay journal`: an empty database made ready, each shard rebuilt, and the result held against it."""
+"""`ledgerstream replay journal`: an empty database made ready, and what was rebuilt held against the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import asyncpg
 
 from infra.digest import TableDigest, table_digests
-from infra.journal import JournalDifferenceError, Rebuilder, open_target
-from infra.ledger import LedgerRules
+from infra.journal import JournalDifferenceError
 from infra.outbox import TOPICS as OUTPUTS
-from infra.postgres.load import ReadCommand
 from infra.postgres.migrate import migrate
 from infra.postgres.reading import reading
+from infra.rebuild_shard import Plan, target_of
 from infra.settings import Settings, SettingsError
-from schemas.topics import TOPICS
 
 # Whose they are is decided once; they are copied, not rebuilt.
 _COPIED = {
@@ -24,25 +21,6 @@ _COPIED = {
     "input_offsets": ("topic", "topic_id", "partition", "next_offset", "updated_at"),
     "relayed": ("shard", "seq", "updated_at"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Up to where each shard is rebuilt, and the partition counts of the output topics."""
-
-    until: Mapping[int, int]
-    partitions: Mapping[str, int]
-
-    @property
-    def outputs(self) -> int:
-        return sum(self.until.values()) - len(self.until)
-
-
-def target_of(settings: Settings, into: str) -> Settings:
-    """The settings of the database that is rebuilt."""
-    if into == settings.need_database_url():
-        raise SettingsError("--into names the ledger itself; name another, empty database")
-    return replace(settings, database_url=into)
 
 
 async def prepare(settings: Settings, into: str) -> Plan:
@@ -75,33 +53,6 @@ async def _claim_target(source: asyncpg.Connection, target: asyncpg.Connection, 
     if any(at[shard] > seq for shard, seq in until.items()):
         raise SettingsError("the database named by --into is further than this ledger; name an empty one")
     await target.execute("UPDATE ledger SET ledger_id = $1", ours)
-
-
-async def rebuild_shard(
-    settings: Settings, into: str, plan: Plan, rules: LedgerRules, read_command: ReadCommand, shard: int
-) -> None:
-    """Rebuild one shard, from where an earlier rebuild ended. Raises: JournalDifferenceError."""
-    source = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
-    target = await open_target(target_of(settings, into).asyncpg_dsn)
-    try:
-        await Rebuilder(target, rules, read_command, shard).rebuild(source, plan.until[shard])
-    finally:
-        await source.close()
-        target.terminate()
-
-
-def rules_of(settings: Settings, plan: Plan) -> LedgerRules:
-    """The rules of the ledger that is rebuilt: those of the settings, which should be what they were."""
-    return LedgerRules(
-        shards=settings.shards,
-        partitions=plan.partitions,
-        value_bytes_max={name: TOPICS[name].max_message_bytes for name in OUTPUTS},
-        registered_only=settings.tenants == "registered",
-        patience_seconds=settings.parking_patience,
-        hold_expiry_seconds=settings.hold_expiry,
-        accounts_cached_max=settings.accounts_cached_max * settings.shards,
-        group=settings.group_id,
-    )
 
 
 async def rebuilt_outputs(into: str) -> int:

@@ -1,4 +1,4 @@
-"""What a decided batch leaves behind: its rows, its outputs, the read position, all in one database transaction."""
+"""What decided batches leave behind: rows, outputs, the read position, all in one database transaction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from domain.books import Books, Claim
 from domain.decide import Decided
-from domain.events import Rejected
+from domain.events import Handled, Rejected
 from domain.keys import Key, dead_letter_key
 from infra import outbox
 from infra.outbox import OutboxRow
@@ -40,55 +40,122 @@ async def save_batch(
     Raises: UndecidableError, OffsetMovedError, TenantMovedError, what asyncpg raises.
     """
     result = count_ends(decided)
-    letters = _fresh_letters(books, dead_letters)
-    writes = save.Writes(connection)
-    if not decided.handled and not letters:
-        await save.finish(writes, (), offsets)
-        return result, None
-    writer = await _write_outputs(connection, rules, books, state, decided, letters)
-    result.dead_letters = len(letters)
-    await save.save_tenants(connection, books)
-    await save.save_accounts(writes, books, decided)
-    await save.save_journal(writes, books, decided)
-    await save.save_flows(writes, books)
-    await save_cards(writes, books, decided)
-    expires_at = books.recorded_at + timedelta(seconds=rules.patience_seconds)
-    await save.save_waiting(writes, books, decided, expires_at, decided.left_waiting)
-    await save.save_dead_letters(writes, books, letters)
-    body = outbox.pack(writer.frames)
-    row = OutboxRow(state.next_seq, writer.next_seq - 1, books.epoch, books.recorded_at, writer.head, body)
-    await save.save_outbox(writes, books.shard, row)
-    await save.finish(writes, [save.advance_shard(books, writer)], offsets)
-    return result, row
+    saving = Saving(connection, rules, books, state)
+    result.dead_letters = await saving.tell(decided, dead_letters)
+    await saving.finish(offsets)
+    return result, saving.row
 
 
-async def _write_outputs(
-    connection: Connection,
-    rules: LedgerRules,
-    books: Books,
-    state: ShardState,
-    decided: Decided,
-    letters: Sequence[tuple[int, DeadLetter]],
-) -> OutputWriter:
-    differs = await _differences(connection, books.shard, decided)
-    writer = OutputWriter(
-        epoch=books.epoch,
-        shard=books.shard,
-        next_seq=state.next_seq,
-        head=state.head,
-        recorded_at=books.recorded_at,
-        partitions=rules.partitions,
-        value_bytes_max=rules.value_bytes_max,
-    )
-    try:
-        for handled in decided.handled:
-            writer.handled(handled, differs.get(handled.seq, ()))
-        for _, letter in letters:
-            writer.dead_letter(letter, rules.group)
-    except Exception as error:
-        log.exception("shard %s: the outputs of a batch can't be written", books.shard)
-        raise UndecidableError(f"{type(error).__name__}: {error}") from error
-    return writer
+class Saving:
+    """What decided batches of one shard leave behind in one database transaction: told in their order, then written."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        rules: LedgerRules,
+        books: Books,
+        state: ShardState,
+        *,
+        staged: bool = False,
+        all_loaded: bool = False,
+    ) -> None:
+        """`staged` is of `Writes`, `all_loaded` of `save_flows`."""
+        self.head = state.head
+        self.row: OutboxRow | None = None
+        """What goes out of the last batch."""
+        self._next_seq = state.next_seq
+        self._rules = rules
+        self._books = books
+        self._writes = save.Writes(connection, staged=staged)
+        self._all_loaded = all_loaded
+        self._handled: list[Handled] = []
+        self._waiting = save.Waiting()
+        self._moved = False
+
+    async def tell(self, decided: Decided, dead_letters: Sequence[DeadLetter]) -> int:
+        """Number and chain the outputs of a batch, at the time that the books have now; says how many letters are new.
+
+        Raises: UndecidableError.
+        """
+        books, writes = self._books, self._writes
+        letters = _fresh_letters(books, dead_letters)
+        if not decided.handled and not letters:
+            return 0
+        writer = await self._write_outputs(decided, letters)
+        await save.save_journal(writes, books, decided)
+        await save.save_dead_letters(writes, books, letters)
+        body = outbox.pack(writer.frames)
+        last = writer.next_seq - 1
+        self.row = OutboxRow(self._next_seq, last, books.epoch, books.recorded_at, writer.head, body)
+        await save.save_outbox(writes, books.shard, self.row)
+        expires_at = books.recorded_at + timedelta(seconds=self._rules.patience_seconds)
+        self._waiting.note(books, decided, expires_at)
+        self._handled += decided.handled
+        self._moved = True
+        self.head, self._next_seq = writer.head, writer.next_seq
+        return len(letters)
+
+    async def finish(self, offsets: OffsetSwap | None) -> None:
+        """Write all that was told, what is true after it, and the read position.
+
+        Raises: OffsetMovedError, TenantMovedError, what asyncpg raises.
+        """
+        books, writes = self._books, self._writes
+        if not self._moved:
+            await save.finish(writes, (), offsets)
+            return
+        await save.save_tenants(writes.connection, books)
+        await save.save_accounts(writes, books, self._handled)
+        await save.save_claims(writes, books)
+        await save.save_flows(writes, books, all_loaded=self._all_loaded)
+        await save_cards(writes, books, self._handled)
+        await save.save_waiting(writes, books, self._waiting)
+        await save.finish(writes, [save.advance_shard(books, self.head)], offsets)
+
+    async def _write_outputs(self, decided: Decided, letters: Sequence[tuple[int, DeadLetter]]) -> OutputWriter:
+        books, rules = self._books, self._rules
+        differs = await self._differences(decided)
+        writer = OutputWriter(
+            epoch=books.epoch,
+            shard=books.shard,
+            next_seq=self._next_seq,
+            head=self.head,
+            recorded_at=books.recorded_at,
+            partitions=rules.partitions,
+            value_bytes_max=rules.value_bytes_max,
+        )
+        try:
+            for handled in decided.handled:
+                writer.handled(handled, differs.get(handled.seq, ()))
+            for _, letter in letters:
+                writer.dead_letter(letter, rules.group)
+        except Exception as error:
+            log.exception("shard %s: the outputs of a batch can't be written", books.shard)
+            raise UndecidableError(f"{type(error).__name__}: {error}") from error
+        return writer
+
+    async def _differences(self, decided: Decided) -> dict[int, list[str]]:
+        """In which fields each conflicting event differs from the one that has its key, by its seq."""
+        conflicts = [
+            (handled, handled.outcome.conflicts_with)
+            for handled in decided.handled
+            if isinstance(handled.outcome, Rejected) and handled.outcome.conflicts_with is not None
+        ]
+        if not conflicts:
+            return {}
+        # Those of this transaction aren't in the database yet.
+        firsts = {
+            handled.seq: (handled.event.type, handled.event.carried.data)
+            for handled in (*self._handled, *decided.handled)
+        }
+        missing = [seq for _, seq in conflicts if seq not in firsts]
+        if missing:
+            firsts |= await load.load_conflicting(self._writes.connection, self._books.shard, missing)
+        return {
+            handled.seq: differing_fields(*firsts[first], handled.event.type, handled.event.carried.data)
+            for handled, first in conflicts
+            if first in firsts
+        }
 
 
 def letter_key(letter: DeadLetter) -> Key:
@@ -108,23 +175,3 @@ def _fresh_letters(books: Books, dead_letters: Sequence[DeadLetter]) -> list[tup
         letters.append((books.next_seq, letter))
         books.next_seq += 1
     return letters
-
-
-async def _differences(connection: Connection, shard: int, decided: Decided) -> dict[int, list[str]]:
-    """In which fields each conflicting event differs from the one that has its key, by its seq."""
-    conflicts = [
-        (handled, handled.outcome.conflicts_with)
-        for handled in decided.handled
-        if isinstance(handled.outcome, Rejected) and handled.outcome.conflicts_with is not None
-    ]
-    if not conflicts:
-        return {}
-    firsts = {handled.seq: (handled.event.type, handled.event.carried.data) for handled in decided.handled}
-    missing = [seq for _, seq in conflicts if seq not in firsts]
-    if missing:
-        firsts |= await load.load_conflicting(connection, shard, missing)
-    return {
-        handled.seq: differing_fields(*firsts[first], handled.event.type, handled.event.carried.data)
-        for handled, first in conflicts
-        if first in firsts
-    }

@@ -16,7 +16,8 @@ from infra.journal import JournalDifferenceError
 from infra.postgres.load import ReadCommand
 from infra.postgres.reading import reading
 from infra.postgres.verify import FAULTS_SHOWN, Check, check_of
-from infra.rebuild import prepare, rebuild_shard, rules_of, target_of
+from infra.rebuild import prepare
+from infra.rebuild_shard import rebuild_shard, rules_of, target_of
 from infra.settings import Settings, SettingsError
 
 _PROMISE = "Built again from its journal, the ledger has the same rows, each with the same values."

@@ -82,7 +82,8 @@ def read_journal(event_type: str, data_json: bytes) -> Wire:
     """
     known, data = EVENT_TYPES[event_type], jiter.from_json(data_json)
     model = known.resolved if known.resolved is not None and RESOLUTION in data else known.model
-    return model.model_validate(data)
+    validated: Wire = model.__pydantic_validator__.validate_python(data)
+    return validated
 
 
 def with_resolution(data_json: bytes, resolution: dict[str, Any]) -> bytes:

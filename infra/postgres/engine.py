@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 
 from infra.postgres.load import Connection
-from infra.postgres.migrate import newest_revision
 from infra.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -87,6 +86,9 @@ async def check_database(connection: Connection, settings: Settings) -> None:
 
 async def check_schema(connection: Connection) -> None:
     """Refuse an old or newer schema. Raises: SettingsError."""
+    # Here, because what it brings along takes longer to load than all else of a process that never asks.
+    from infra.postgres.migrate import newest_revision
+
     if await connection.fetchval("SELECT to_regclass('alembic_version') IS NULL"):
         raise SettingsError('the database has no ledger in it yet; run "ledgerstream migrate"')
     found = await connection.fetchval("SELECT version_num FROM alembic_version")

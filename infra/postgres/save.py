@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +15,9 @@ from domain.decide import Decided
 from domain.events import Parked
 from domain.keys import Key
 from infra.outbox import OutboxRow
-from infra.outputs import OutputWriter
 from infra.postgres.save_accounts import save_accounts
 from infra.postgres.save_flows import save_flows
-from infra.postgres.save_journal import save_journal
+from infra.postgres.save_journal import save_claims, save_journal
 from infra.postgres.writes import Connection, Target, Writes
 from infra.records import DeadLetter, OffsetSwap
 
@@ -89,15 +89,28 @@ class TenantMovedError(Exception):
     """A tenant was registered on another shard in the meantime: resolve again."""
 
 
-async def save_waiting(writes: Writes, books: Books, decided: Decided, expires_at: datetime, arrived: set[Key]) -> None:
+@dataclass(slots=True)
+class Waiting:
+    """Who begins to wait, whose waiting is over, and what has arrived with some of them left for later."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    over: set[int] = field(default_factory=set)
+    arrived: set[Key] = field(default_factory=set)
+
+    def note(self, books: Books, decided: Decided, expires_at: datetime) -> None:
+        self.over |= {handled.resumes for handled in decided.handled if handled.resumes is not None}
+        self.rows += [
+            (books.shard, handled.seq, pgproto.UUID(handled.outcome.waits_for), expires_at, False)
+            for handled in decided.handled
+            if isinstance(handled.outcome, Parked)
+        ]
+        self.arrived |= decided.left_waiting
+
+
+async def save_waiting(writes: Writes, books: Books, waiting: Waiting) -> None:
     """Write who waits now, take out whose waiting is over, and mark whose turn comes in a later transaction."""
-    over = {handled.resumes for handled in decided.handled if handled.resumes is not None}
-    parked = [
-        (books.shard, handled.seq, pgproto.UUID(handled.outcome.waits_for), expires_at, False)
-        for handled in decided.handled
-        if isinstance(handled.outcome, Parked) and handled.seq not in over
-    ]
-    writes.insert(_PARKED, parked)
+    over, arrived = waiting.over, waiting.arrived
+    writes.insert(_PARKED, [row for row in waiting.rows if row[1] not in over])
     if over or arrived:
         await writes.flush()
     if over:
@@ -176,9 +189,9 @@ async def save_outbox(writes: Writes, shard: int, row: OutboxRow) -> None:
     writes.insert(_OUTBOX, [(shard, *last)])
 
 
-def advance_shard(books: Books, writer: OutputWriter) -> Change:
-    """Where the shard stands after the batch."""
-    return _ADVANCE, (books.shard, writer.next_seq, writer.head, books.recorded_at)
+def advance_shard(books: Books, head: bytes) -> Change:
+    """Where the shard stands now."""
+    return _ADVANCE, (books.shard, books.next_seq, head, books.recorded_at)
 
 
 async def finish(writes: Writes, changes: Sequence[Change], swap: OffsetSwap | None) -> None:
@@ -198,10 +211,12 @@ async def finish(writes: Writes, changes: Sequence[Change], swap: OffsetSwap | N
 __all__ = [
     "OffsetMovedError",
     "TenantMovedError",
+    "Waiting",
     "Writes",
     "advance_shard",
     "finish",
     "save_accounts",
+    "save_claims",
     "save_dead_letters",
     "save_flows",
     "save_journal",

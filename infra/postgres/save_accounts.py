@@ -11,8 +11,7 @@ import orjson
 
 from domain.accounts import Account, Balance
 from domain.books import Books
-from domain.decide import Decided
-from domain.events import Applied, Entry
+from domain.events import Applied, Entry, Handled
 from domain.money import AMOUNT_MAX
 from infra.postgres.writes import Target, Writes
 
@@ -79,7 +78,7 @@ _DAYS = Target(
 _LARGE_DAYS = replace(_DAYS, columns=_DAYS.columns | {"change": "numeric"})
 
 
-async def save_accounts(writes: Writes, books: Books, decided: Decided) -> None:
+async def save_accounts(writes: Writes, books: Books, handled: Iterable[Handled]) -> None:
     """Write accounts that were opened or changed, and every balance that moved, once each."""
     writes.insert(_ACCOUNTS, [_account_row(books.shard, account) for account in books.opened])
     if books.changed_accounts:
@@ -90,15 +89,15 @@ async def save_accounts(writes: Writes, books: Books, decided: Decided) -> None:
         )
     balances: dict[int, tuple[Account, str, Balance]] = {}
     days: dict[tuple[int, str, date], list[Any]] = {}
-    for handled in decided.handled:
-        outcome = handled.outcome
+    for each in handled:
+        outcome = each.outcome
         if not isinstance(outcome, Applied):
             continue
         for change in outcome.changes:
             balances[id(change.balance)] = (change.account, change.currency, change.balance)
         if outcome.entry is not None:
             _add_days(days, books.shard, outcome.entry)
-    writes.insert(_BALANCES, _balance_rows(books, balances.values()))
+    writes.insert(_BALANCES, _balance_rows(books.shard, balances.values()))
     # Each balance fits into 64 bits, but what one day adds to it may leave them.
     fits = all(-AMOUNT_MAX <= change <= AMOUNT_MAX for _, _, _, _, change, _, _ in days.values())
     writes.insert(_DAYS if fits else _LARGE_DAYS, list(days.values()))
@@ -121,17 +120,17 @@ def _account_row(shard: int, account: Account) -> tuple[Any, ...]:
     )
 
 
-def _balance_rows(books: Books, moved: Iterable[tuple[Account, str, Balance]]) -> list[tuple[Any, ...]]:
+def _balance_rows(shard: int, moved: Iterable[tuple[Account, str, Balance]]) -> list[tuple[Any, ...]]:
     return [
         (
-            books.shard,
+            shard,
             account.account_id,
             currency,
             balance.posted,
             balance.pending,
             balance.held,
             balance.version,
-            books.recorded_at,
+            balance.updated_at,
         )
         for account, currency, balance in moved
     ]

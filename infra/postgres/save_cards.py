@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from asyncpg.pgproto import pgproto
 
 from domain.books import Books
-from domain.decide import Decided
-from domain.events import Applied
+from domain.events import Applied, Handled
 from domain.keys import Key
 from domain.reservations import Authorization, Hold, LineOfCredit, line_owner_key
 from infra.postgres.writes import Target, Writes
@@ -129,10 +129,10 @@ _CARDS = _upsert(
 )
 
 
-async def save_cards(writes: Writes, books: Books, decided: Decided) -> None:
-    """Write all of it that a batch made or changed, once each."""
+async def save_cards(writes: Writes, books: Books, handled: Iterable[Handled]) -> None:
+    """Write all of it that was made or changed, once each."""
     shard = books.shard
-    writes.insert(_HOLD_CHANGES, _hold_change_rows(shard, decided))
+    writes.insert(_HOLD_CHANGES, _hold_change_rows(shard, handled))
     events = [(shard, pgproto.UUID(key), seq) for key, seq in books.authorization_events]
     writes.insert(_AUTHORIZATION_EVENTS, events)
     writes.insert(_HOLDS, [_hold_row(shard, key, hold) for key, hold in books.holds.touched.items()])
@@ -159,20 +159,20 @@ async def save_cards(writes: Writes, books: Books, decided: Decided) -> None:
     writes.insert(_CARDS, cards)
 
 
-def _hold_change_rows(shard: int, decided: Decided) -> list[tuple[Any, ...]]:
+def _hold_change_rows(shard: int, handled: Iterable[Handled]) -> list[tuple[Any, ...]]:
     return [
         (
             shard,
-            handled.seq,
+            each.seq,
             moved.account.account_id,
             moved.currency,
             moved.held_change,
             moved.held,
             moved.version,
         )
-        for handled in decided.handled
-        if isinstance(handled.outcome, Applied)
-        for moved in handled.outcome.changes
+        for each in handled
+        if isinstance(each.outcome, Applied)
+        for moved in each.outcome.changes
         if moved.held_change
     ]
 

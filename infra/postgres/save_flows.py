@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from asyncpg.pgproto import pgproto
@@ -42,6 +43,7 @@ _PAYMENTS_ADDED_TO = Target(
     _PAYMENTS.columns | {"captured": "bigint", "refunded": "bigint"},
     _KNOWN_PAYMENT.format(sums="payments.captured + excluded.captured, payments.refunded + excluded.refunded"),
 )
+_NEW_PAYMENTS = replace(_PAYMENTS_ADDED_TO, conflict="")
 _REFUNDS = Target(
     "refunds",
     {
@@ -111,21 +113,24 @@ _DISPUTES = Target(
 )
 
 
-async def save_flows(writes: Writes, books: Books) -> None:
-    """Write what was captured, refunded, transferred, paid out and disputed."""
-    _save_payments(writes, books)
+async def save_flows(writes: Writes, books: Books, *, all_loaded: bool = False) -> None:
+    """Write what was captured, refunded, transferred, paid out and disputed.
+
+    `all_loaded`: a payment that wasn't loaded isn't there yet.
+    """
+    _save_payments(writes, books, all_loaded=all_loaded)
     writes.insert(_REFUNDS, _refund_rows(books))
     writes.insert(_TRANSFERS, _transfer_rows(books))
     writes.insert(_PAYOUTS, _payout_rows(books))
     writes.insert(_DISPUTES, _dispute_rows(books))
 
 
-def _save_payments(writes: Writes, books: Books) -> None:
+def _save_payments(writes: Writes, books: Books, *, all_loaded: bool) -> None:
     touched = [(key, payment) for key, payments in books.payments.touched.items() for payment in payments]
     fresh = [_payment_row(books.shard, key, payment) for key, payment in touched if not payment.loaded]
     known = [_payment_row(books.shard, key, payment) for key, payment in touched if payment.loaded]
     # A payment that nothing in the batch follows was not loaded: what it has is added to.
-    writes.insert(_PAYMENTS_ADDED_TO, fresh)
+    writes.insert(_NEW_PAYMENTS if all_loaded else _PAYMENTS_ADDED_TO, fresh)
     writes.insert(_PAYMENTS, known)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from asyncpg.pgproto import pgproto
@@ -60,9 +61,10 @@ _ENTRIES = Target(
         "recorded_at": "timestamptz",
         "reverses": "uuid",
         "pending": "boolean",
-        "breaches": "text[]",
     },
 )
+# Most have none, and an array costs more to hand over than all else of an entry.
+_ENTRIES_WITH_BREACHES = replace(_ENTRIES, columns=_ENTRIES.columns | {"breaches": "text[]"})
 _POSTINGS = Target(
     "postings",
     {
@@ -90,18 +92,27 @@ _KEYS = Target(
 
 
 async def save_journal(writes: Writes, books: Books, decided: Decided) -> None:
-    """Write what came in, the entries and their postings, and the keys they claim."""
-    event_rows, entry_rows, posting_rows = [], [], []
+    """Write what came in, the entries and their postings."""
+    event_rows, entry_rows, breached_rows, posting_rows = [], [], [], []
     for handled in decided.handled:
         event_rows.append(_event_row(books, handled))
         outcome = handled.outcome
         if isinstance(outcome, Applied) and outcome.entry is not None:
             entry = outcome.entry
-            entry_rows.append(_entry_row(books, handled, entry))
+            row = _entry_row(books, handled, entry)
+            if entry.breaches:
+                breached_rows.append((*row, entry.breaches))
+            else:
+                entry_rows.append(row)
             posting_rows += _posting_rows(books.shard, entry)
     writes.insert(_EVENTS, event_rows)
     writes.insert(_ENTRIES, entry_rows)
+    writes.insert(_ENTRIES_WITH_BREACHES, breached_rows)
     writes.insert(_POSTINGS, posting_rows)
+
+
+async def save_claims(writes: Writes, books: Books) -> None:
+    """Write the keys that were claimed, and take out those that were given back."""
     # Before the claims: a key that was given back may have been claimed again since.
     if books.released:
         await writes.flush()
@@ -176,7 +187,6 @@ def _entry_row(books: Books, handled: Handled, entry: Entry) -> tuple[Any, ...]:
         books.recorded_at,
         entry.reverses,
         entry.pending,
-        entry.breaches,
     )
 
 

@@ -1,15 +1,17 @@
 """What a batch writes: many rows by COPY, statement after statement; few rows all in one statement.
 
-A round trip costs more than the rows of one event do. Either way the same rows are written, by the same constraints
-and triggers. Statements that share one see the same snapshot: what must see another's rows flushes before.
+A round trip costs more than the rows of one event do. Rows that may be there already go by arrays, or, where a
+connection writes many batches, by COPY into a temporary table first. All ways the same rows are written, by the same
+constraints and triggers. Statements that share one see the same snapshot: what must see another's rows flushes before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
+from zlib import crc32
 
 import asyncpg
 
@@ -20,7 +22,7 @@ TOGETHER_ROWS_MAX = 256
 """Of one table; with more, COPY is the faster way. Some eighty payments."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Target:
     """A table, the columns of its rows with their types, and what is done with a row that is there already."""
 
@@ -44,6 +46,20 @@ class Target:
             f" {self.conflict}"
         )
 
+    @cached_property
+    def stage(self) -> str:
+        """The temporary table that its rows go by: one a session, empty after each database transaction."""
+        return f"stage_{self.table}_{crc32(repr(self.columns).encode()):08x}"
+
+    @cached_property
+    def stage_made(self) -> str:
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in self.columns.items())
+        return f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.stage} ({columns}) ON COMMIT DELETE ROWS"
+
+    @cached_property
+    def unstaged(self) -> str:
+        return f"INSERT INTO {self.table} ({self.names}) SELECT {self.names} FROM {self.stage} {self.conflict}"
+
     def arrays(self, rows: Rows) -> list[Sequence[Any]]:
         """The rows by column."""
         arrays: list[Sequence[Any]] = list(zip(*rows, strict=True))
@@ -56,43 +72,55 @@ class Target:
 class Writes:
     """The writes of one database transaction, in order, kept until `flush`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, staged: bool = False) -> None:
+        """`staged`: many rows that may be there already go by a temporary table."""
         self.connection = connection
-        self._waiting: list[tuple[Target, Rows]] = []
+        self._staged = staged
+        self._stages: set[str] = set()
+        self._waiting: dict[Target, list[Sequence[Any]]] = {}
 
     def insert(self, target: Target, rows: Rows) -> None:
-        """Insert these rows, each with all columns of the target."""
+        """Insert these rows, each with all columns of the target, with those of the target that wait already."""
         if rows:
-            self._waiting.append((target, rows))
+            self._waiting.setdefault(target, []).extend(rows)
 
     async def flush(self, *changes: tuple[str, Sequence[Any]]) -> Any:
         """Write what waits, and make these changes with it; returns the one value that the last of them gives.
 
         A change has its parameters as {0}, {1}, …, and RETURNING one column.
         """
-        waiting, self._waiting = self._waiting, []
-        if max((len(rows) for _, rows in waiting), default=0) > TOGETHER_ROWS_MAX:
-            for target, rows in waiting:
+        waiting, self._waiting = self._waiting, {}
+        if max(map(len, waiting.values()), default=0) > TOGETHER_ROWS_MAX:
+            for target, rows in waiting.items():
                 await self._alone(target, rows)
-            waiting = []
+            waiting = {}
         return await self._together(waiting, changes)
 
     async def _alone(self, target: Target, rows: Rows) -> None:
-        if target.conflict:
+        if not target.conflict:
+            await self._copy(target.table, target, rows)
+        elif not self._staged or len(rows) <= TOGETHER_ROWS_MAX:
             await self.connection.execute(target.statement(0), *target.arrays(rows))
         else:
-            await self.connection.copy_records_to_table(target.table, records=rows, columns=list(target.columns))
+            await self._by_stage(target, rows)
 
-    async def _together(
-        self, waiting: Sequence[tuple[Target, Rows]], changes: Sequence[tuple[str, Sequence[Any]]]
-    ) -> Any:
+    async def _by_stage(self, target: Target, rows: Rows) -> None:
+        clear = f"TRUNCATE {target.stage}" if target.stage in self._stages else target.stage_made
+        self._stages.add(target.stage)
+        await self.connection.execute(clear)
+        await self._copy(target.stage, target, rows)
+        await self.connection.execute(target.unstaged)
+
+    async def _copy(self, table: str, target: Target, rows: Rows) -> None:
+        await self.connection.copy_records_to_table(table, records=rows, columns=list(target.columns))
+
+    async def _together(self, waiting: Mapping[Target, Rows], changes: Sequence[tuple[str, Sequence[Any]]]) -> Any:
         if not waiting and not changes:
             return None
-        values = [array for target, rows in waiting for array in target.arrays(rows)]
+        values = [array for target, rows in waiting.items() for array in target.arrays(rows)]
         for _, arguments in changes:
             values += arguments
-        targets = tuple(target for target, _ in waiting)
-        text = _one_statement(targets, tuple((change, len(arguments)) for change, arguments in changes))
+        text = _one_statement(tuple(waiting), tuple((change, len(arguments)) for change, arguments in changes))
         return await self.connection.fetchval(text, *values)
 
 

@@ -23,7 +23,7 @@ from infra.devstack import RunningStack
 from infra.digest import compared_columns
 from infra.postgres.reading import reading, sqlalchemy_url
 from infra.postgres.verify import verify
-from infra.rebuild import target_of
+from infra.rebuild_shard import target_of
 from infra.records import OffsetSwap
 from infra.settings import Settings
 from infra.verify_rebuild import _KEY, rebuild_faults, rows_of

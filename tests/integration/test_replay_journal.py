@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,8 @@ from consumers.translate import read_command
 from infra.devstack import RunningStack
 from infra.faultpoints import VARIABLE
 from infra.journal import JournalDifferenceError
-from infra.rebuild import finish, prepare, rebuild_shard
+from infra.rebuild import finish, prepare
+from infra.rebuild_shard import rebuild_shard
 from infra.records import DeadLetter, InputRecord
 from infra.recover_outbox import move_outputs
 from infra.settings import Settings
@@ -25,7 +27,7 @@ from tests.coherence import assert_coherent
 from tests.fixtures.cards import OWNER
 from tests.fixtures.desk import TOPIC_ID, Desk, again, envelope, lone_desk, payment, post, refund
 from tests.fixtures.programs import _MAIN, environment_of
-from tests.integration.test_cards import asked, later, opened
+from tests.integration.test_cards import LINES, asked, later, opened
 
 __all__ = ["lone_desk"]
 
@@ -108,9 +110,31 @@ async def rebuild(desk: Desk, settings: Settings, into: str) -> dict[str, bool]:
     return await finish(settings, into, plan)
 
 
-async def test_the_rebuilt_ledger_is_the_same(lone_desk: Desk, ledger_settings: Settings, into: str) -> None:
+TOGETHER = {
+    "all that was recorded in one transaction": {},
+    "a few batches in one": {"infra.journal_runs.PAGE_ROWS": 11},
+    "each table by COPY": {"infra.postgres.writes.TOGETHER_ROWS_MAX": 0},
+}
+"""How much is one database transaction, and how it is written: so few rows would always go in one statement."""
+
+
+@pytest.fixture(params=TOGETHER)
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each of these ways, of the ledger that is rebuilt; what was recorded is the same in all of them."""
+    for name, value in TOGETHER[request.param].items():
+        monkeypatch.setattr(name, value)
+    yield
+
+
+@pytest.mark.usefixtures("together")
+async def test_the_rebuilt_ledger_is_the_same(
+    lone_desk: Desk, ledger_settings: Settings, into: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await history(lone_desk, ledger_settings)
-    same = await rebuild(lone_desk, ledger_settings, into)
+    with caplog.at_level(logging.INFO, "infra.journal"):
+        same = await rebuild(lone_desk, ledger_settings, into)
+    # Nothing had to be gone through batch by batch.
+    assert not caplog.records
     assert set(same.values()) == {True}
     assert {"events", "entries", "balances", "parked", "idempotency_keys", "recoveries", "shards"} <= same.keys()
     connection = await asyncpg.connect(into)
@@ -125,6 +149,7 @@ async def test_the_rebuilt_ledger_is_the_same(lone_desk: Desk, ledger_settings: 
     assert await rebuild(lone_desk, ledger_settings, into) == same
 
 
+@pytest.mark.usefixtures("together")
 async def test_card_payments_are_rebuilt_from_what_the_resolvers_answered_then(
     lone_desk: Desk, ledger_settings: Settings, into: str
 ) -> None:
@@ -146,6 +171,11 @@ async def test_card_payments_are_rebuilt_from_what_the_resolvers_answered_then(
         envelope("hold.voided.v1", hold_id="h2"),
     ):
         await lone_desk.apply(document)
+    # An owner's line ends and another begins.
+    line = {"owner_type": "employee", "owner_ref": OWNER, "currency": "EUR", "credits_limit": 9}
+    line["expense_category"], ended = next(iter(LINES.items()))
+    await lone_desk.apply(envelope("line_of_credit.terminate.v1", line_of_credit_id=ended))
+    await lone_desk.apply(envelope("line_of_credit.create.v1", line_of_credit_id="other", **line))
     # The data that the resolvers read are others by now.
     await lone_desk.apply(envelope("card.unassign.v1", card_id="c1", owner_type="employee", owner_ref=OWNER))
     lone_desk.now += timedelta(days=2)
@@ -154,13 +184,81 @@ async def test_card_payments_are_rebuilt_from_what_the_resolvers_answered_then(
     assert {"holds", "authorizations", "lines_of_credit"} <= same.keys()
 
 
-async def test_a_rebuild_that_was_killed_goes_on(lone_desk: Desk, ledger_settings: Settings, into: str) -> None:
+@pytest.mark.shards(1)
+async def test_what_was_decided_otherwise_in_a_batch_of_its_own_is_gone_through_batch_by_batch(
+    lone_desk: Desk, ledger_settings: Settings, into: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await lone_desk.apply(payment("p1", 1_000))
+    lone_desk.now += timedelta(seconds=1)
+    entry_id = (await lone_desk.entries())[-1]["entry_id"]
+    # Together with the payment it would know of no such entry.
+    await lone_desk.apply(envelope("entry.reverse.v1", entry_id=entry_id), payment("p2", 5, capture_id="a"))
+    lone_desk.now += timedelta(seconds=1)
+    await lone_desk.apply(payment("p2", 6, capture_id="b"), refund("r", 11, payment_id="p2"))
+    with caplog.at_level(logging.INFO, "infra.journal"):
+        await rebuild(lone_desk, ledger_settings, into)
+    assert ["batch by batch" in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.shards(1)
+@pytest.mark.parametrize("parts", [("a", "b"), ("a", None)], ids=["each says which", "the last doesn't say which"])
+async def test_a_payment_captured_in_parts_long_after_one_another_is_one(
+    lone_desk: Desk,
+    ledger_settings: Settings,
+    into: str,
+    parts: tuple[str, str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("infra.journal_runs.PAGE_ROWS", 1)
+    monkeypatch.setattr("infra.postgres.writes.TOGETHER_ROWS_MAX", 0)
+    for part in parts:
+        await lone_desk.apply(payment("p", 5, **({} if part is None else {"capture_id": part})))
+        lone_desk.now += timedelta(seconds=1)
+    await rebuild(lone_desk, ledger_settings, into)
+    connection = await asyncpg.connect(into)
+    try:
+        assert await connection.fetchval("SELECT captured FROM payments") == 10
+    finally:
+        await connection.close()
+
+
+@pytest.mark.shards(1)
+async def test_a_difference_in_the_middle_is_named_and_all_before_its_batch_is_kept(
+    lone_desk: Desk, ledger_settings: Settings, into: str
+) -> None:
+    for number in range(6):
+        await lone_desk.apply(payment(f"p{number}", 1_000, description="as it was"), payment(f"q{number}"))
+        lone_desk.now += timedelta(seconds=1)
+    source = await asyncpg.connect(ledger_settings.asyncpg_dsn)
+    try:
+        begins = await source.fetchval("SELECT seq FROM events WHERE data LIKE '%\"p3\"%'")
+        bad = await source.fetchval("SELECT seq FROM events WHERE data LIKE '%\"q3\"%'")
+        await source.execute("ALTER TABLE events DISABLE TRIGGER USER")
+        await source.execute("UPDATE events SET outputs = outputs + 1 WHERE seq = $1", bad)
+    finally:
+        await source.close()
+    with pytest.raises(JournalDifferenceError, match=rf"events \(shard 0, seq {bad}\): .*: outputs is recorded as 4"):
+        await rebuild(lone_desk, ledger_settings, into)
+    connection = await asyncpg.connect(into)
+    try:
+        assert await connection.fetchval("SELECT next_seq FROM shards") == begins
+        assert await connection.fetchval("SELECT count(*) FROM events") == 6
+        await assert_coherent(connection)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("point", ["journal.committed:3", "journal.run:12"])
+async def test_a_rebuild_that_was_killed_goes_on(
+    lone_desk: Desk, ledger_settings: Settings, into: str, point: str
+) -> None:
     await history(lone_desk, ledger_settings)
-    killed = await program(ledger_settings, into, die_at="journal.run:9")
+    killed = await program(ledger_settings, into, die_at=point)
     assert killed == -signal.SIGKILL
     connection = await asyncpg.connect(into)
     try:
         assert await connection.fetchval("SELECT count(*) FROM events") > 0
+        await assert_coherent(connection)
     finally:
         await connection.close()
     assert await program(ledger_settings, into) == 0
@@ -195,7 +293,11 @@ FLIPPED = {
 
 @pytest.mark.parametrize("case", FLIPPED)
 @pytest.mark.shards(1)
-async def test_one_flipped_byte_is_found(lone_desk: Desk, ledger_settings: Settings, into: str, case: str) -> None:
+async def test_one_flipped_byte_is_found(
+    lone_desk: Desk, ledger_settings: Settings, into: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that it is found while what follows is being fetched.
+    monkeypatch.setattr("infra.journal_runs.PAGE_ROWS", 1)
     await lone_desk.apply(payment("p1", 1_000, description="Grüße quoted"), again(payment("p2"), id="x", amount=5))
     await lone_desk.apply(again(payment("p1", 2_000), id="y"))
     await lone_desk.swap([], None, [letter(1)])

@@ -39,7 +39,7 @@ def mutants(source: str) -> Iterator[Mutant]:
     seen: dict[str, int] = {}
     for place, (where, node) in enumerate(_walk(ast.parse(source), "")):
         for number, (what, _) in enumerate(_changes(node)):
-            line = getattr(node, "lineno", 1)
+            line = getattr(node.target if isinstance(node, ast.comprehension) else node, "lineno", 1)
             name = f"{where or 'module'} | {lines[line - 1].strip()} | {what}"
             seen[name] = seen.get(name, 0) + 1
             yield Mutant(f"{name} | {seen[name]}", line, place, number)
@@ -101,18 +101,25 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
             yield from _parts_left_out(node)
         case ast.UnaryOp(op=ast.Not()) | ast.UnaryOp(op=ast.USub()):
             yield "without its sign", lambda n: n.operand  # type: ignore[attr-defined]
-        case ast.If(test=test) | ast.IfExp(test=test) if not isinstance(test, ast.Compare | ast.UnaryOp):
-            yield "the other way", lambda n: _negated(n)
+        case ast.If(test=test) | ast.IfExp(test=test):
+            if not isinstance(test, ast.Compare | ast.UnaryOp):
+                yield "the other way", lambda n: _negated(n)
+            yield "always", _with(test=ast.Constant(True))
+            yield "never", _with(test=ast.Constant(False))
+        case ast.Return(value=ast.expr()):
+            if not isinstance(node.value, ast.Constant):
+                yield "returns nothing", _with(value=ast.Constant(None))
         case ast.Constant(value=bool(value)):
             yield "the other truth", _with(value=not value)
         case ast.Constant(value=int(value)):
             yield "one more", _with(value=value + 1)
+            yield "one less", _with(value=value - 1)
         case ast.Constant(value=str(text)) if text and " " not in text:
             yield "another text", _with(value=text + "?")
         case ast.Attribute(value=ast.Name(id=name), attr=attr) if name in _CODES and attr.isupper():
             yield "another code", lambda n: ast.Attribute(n.value, _other_code(name, attr), ast.Load())  # type: ignore[attr-defined]
-        case ast.Call(func=ast.Name(id=name)) if name in _CALLS:
-            yield f"{name} to {_CALLS[name]}", _with(func=ast.Name(_CALLS[name], ast.Load()))
+        case ast.Call():
+            yield from _calls_changed(node)
         case ast.comprehension(ifs=[_, *_]):
             yield "without its condition", _with(ifs=[])
         case ast.Expr(value=ast.Call()):
@@ -171,3 +178,21 @@ def _parts_left_out(node: ast.BoolOp) -> Iterator[tuple[str, Change]]:
 def _only(node: ast.AST, *, place: int) -> ast.AST:
     assert isinstance(node, ast.BoolOp)
     return node.values[place]
+
+
+def _calls_changed(node: ast.Call) -> Iterator[tuple[str, Change]]:
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name in _CALLS:
+        yield f"{name} to {_CALLS[name]}", _with(func=ast.Name(_CALLS[name], ast.Load()))
+    for place, arg in enumerate(node.args if name[:1].isupper() else ()):
+        if isinstance(arg, ast.Attribute):
+            yield f"argument {place + 1} left out", partial(_without_argument, place=place)
+    for place, keyword in enumerate(node.keywords):
+        # zip's `strict` is a mutant already: the other truth.
+        if keyword.arg != "strict":
+            yield f"{keyword.arg} left out", _with(keywords=node.keywords[:place] + node.keywords[place + 1 :])
+
+
+def _without_argument(node: ast.AST, *, place: int) -> ast.AST:
+    assert isinstance(node, ast.Call)
+    return ast.Call(node.func, [*node.args[:place], ast.Constant(None), *node.args[place + 1 :]], node.keywords)

@@ -92,7 +92,8 @@ def test_a_limit_is_within_what_the_books_can_count(books: Books, type_name: str
 
 def test_an_account_made_again_with_other_data_is_refused_by_its_own_code(books: Books) -> None:
     assert code(books, "account.create.v1", name="a", type="asset") == "applied"
-    assert code(books, "account.create.v1", name="a", type="liability") == "account_exists"
+    refused = told(books, "account.create.v1", name="a", type="liability")
+    assert (refused.code, refused.conflicts_with) == ("account_exists", 1)
 
 
 def test_an_account_is_put_below_another_and_on_top_again(books: Books) -> None:
@@ -228,6 +229,7 @@ def test_more_than_can_be_counted_is_named(books: Books) -> None:
     assert cards.code("hold.captured.v1", hold_id="h", amount=4, final=False, capture_id="1") == "applied"
     over = cards.send("hold.adjusted.v1", hold_id="h", adjustment_id="1", amount=MOST - 3).outcome
     assert isinstance(over, Rejected) and over.code == "amount_out_of_range"
+    assert over.message.startswith("what is held and captured is")
     assert cards.code("hold.adjusted.v1", hold_id="h", adjustment_id="2", amount=MOST - 2_000) == "applied"
 
     ids = {"provider": "visa", "external_id": "x1"}

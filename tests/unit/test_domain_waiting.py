@@ -70,6 +70,7 @@ def test_a_conflict_says_which_key_was_here_before(books: Books) -> None:
     first = payment("p1", 5, key="k")
     facts = [first, again(payment("p1", 6)), payment("p2", 5, key="k"), first | {"data": payment("p1", 7)["data"]}]
     told = [each.outcome for each in decide_batch([event_of(document) for document in facts], books).handled[1:]]
+    assert [outcome.conflicts_with for outcome in told if isinstance(outcome, Rejected)] == [1] * 3
     assert [(str(outcome.code), outcome.message) for outcome in told if isinstance(outcome, Rejected)] == [
         ("idempotency_conflict", "this business fact was here before, with other data; the first stands"),
         ("idempotency_conflict", "the key k was here before, with other data; the first stands"),

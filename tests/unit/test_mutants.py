@@ -24,26 +24,59 @@ class Box:
     def fits(self, amount: int) -> bool:
         """Text for people."""
         return amount < LIMIT and not self.closed
+
+    def grow(self, opened: bool) -> None:
+        if opened:
+            self.size += LIMIT
+
+    def copies(self, boxes: list[Box]) -> list[Box]:
+        return [Box(each.size, lid=0) for each in boxes if max(each.size, self.size)]
 '''
+COPIES = "Box.copies | return [Box(each.size, lid=0) for each in boxes if max(each.size, self.size)]"
 
 
 def test_each_mutant_changes_one_thing_and_knows_what_must_be_done_anew() -> None:
     found = {mutant.name: mutant for mutant in mutants(SOURCE)}
     assert set(found) == {
         "module | LIMIT = 3 | one more | 1",
+        "module | LIMIT = 3 | one less | 1",
         "Box | size: int = 2 | one more | 1",
+        "Box | size: int = 2 | one less | 1",
+        "Box.fits | return amount < LIMIT and not self.closed | returns nothing | 1",
         "Box.fits | return amount < LIMIT and not self.closed | and to or | 1",
         "Box.fits | return amount < LIMIT and not self.closed | without part 1 | 1",
         "Box.fits | return amount < LIMIT and not self.closed | without part 2 | 1",
         "Box.fits | return amount < LIMIT and not self.closed | Lt to LtE | 1",
         "Box.fits | return amount < LIMIT and not self.closed | without its sign | 1",
+        "Box.grow | if opened: | the other way | 1",
+        "Box.grow | if opened: | always | 1",
+        "Box.grow | if opened: | never | 1",
+        "Box.grow | self.size += LIMIT | Add to the opposite | 1",
+        "Box.grow | self.size += LIMIT | not done | 1",
+        f"{COPIES} | returns nothing | 1",
+        f"{COPIES} | one less | 1",
+        f"{COPIES} | argument 1 left out | 1",
+        f"{COPIES} | lid left out | 1",
+        f"{COPIES} | one more | 1",
+        f"{COPIES} | without its condition | 1",
+        f"{COPIES} | max to min | 1",
     }
     for name, mutant in found.items():
         changed = function_changed(SOURCE, mutant)
-        assert (None if changed is None else changed[0]) == ("Box.fits" if name.startswith("Box.fits") else None)
-    for part, left in ((1, "return not self.closed"), (2, "return amount < LIMIT")):
-        mutant = found[f"Box.fits | return amount < LIMIT and not self.closed | without part {part} | 1"]
-        assert left in ast.unparse(mutated(SOURCE, mutant))
+        where = name.split(" | ")[0]
+        assert (None if changed is None else changed[0]) == (where if "." in where else None)
+    for name, left in (
+        ("Box.fits | return amount < LIMIT and not self.closed | without part 1 | 1", "return not self.closed"),
+        ("Box.fits | return amount < LIMIT and not self.closed | without part 2 | 1", "return amount < LIMIT"),
+        ("Box.grow | if opened: | always | 1", "if True:"),
+        ("Box.grow | if opened: | never | 1", "if False:"),
+        (f"{COPIES} | returns nothing | 1", "return None"),
+        (f"{COPIES} | argument 1 left out | 1", "[Box(None, lid=0) for each in boxes if max("),
+        (f"{COPIES} | lid left out | 1", "[Box(each.size) for each in boxes if max("),
+        (f"{COPIES} | without its condition | 1", "[Box(each.size, lid=0) for each in boxes]"),
+        (f"{COPIES} | max to min | 1", "if min(each.size, self.size)]"),
+    ):
+        assert left in ast.unparse(mutated(SOURCE, found[name]))
     made: dict[str, Any] = {}
     exec(compile(mutated(SOURCE, found["module | LIMIT = 3 | one more | 1"]), "toy", "exec"), made)
     assert made["LIMIT"] == 4
