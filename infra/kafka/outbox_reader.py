@@ -61,15 +61,20 @@ class OutboxReader:
         shard: int,
         cursor: int,
         wakeup: asyncio.Event,
+        elsewhere: asyncio.Event,
         leave: asyncio.Event,
         handed: deque[OutboxRow],
     ) -> None:
-        """`handed`: rows that a worker in this process has committed, which needn't be read."""
+        """`handed`: rows that a worker in this process has committed, which needn't be read; `elsewhere`: others are.
+
+        Both are of `RelayWakeups`, and so is `wakeup`.
+        """
         self._settings = settings
         self._pool = pool
         self._shard = shard
         self._cursor = cursor
         self._wakeup = wakeup
+        self._elsewhere = elsewhere
         self._leave = leave
         self._handed = handed
         self._has_all = False
@@ -130,12 +135,14 @@ class OutboxReader:
     async def _look(self) -> None:
         """See what was committed; wait for more if that is nothing, and no longer than until it is wanted."""
         # Cleared before the query: what is committed after it wakes us again.
-        told = self._wakeup.is_set()
+        told = self._elsewhere.is_set()
         self._wakeup.clear()
+        self._elsewhere.clear()
         rows = self._from_memory()
         if rows:
-            self._has_all = True
-        elif told or not self._has_all:
+            # What we were told of may come after these: then Postgres is asked next.
+            self._has_all = not told
+        elif told or self._handed or not self._has_all:
             self._has_all = False
             rows = await self._page()
         self._waiting.extend(rows)

@@ -154,6 +154,7 @@ class ShardRelay:
         self._settings = settings
         self._pool = pool
         self._wakeup = wakeups.of(shard)
+        self._elsewhere = wakeups.elsewhere(shard)
         self._handed = wakeups.handed(shard)
         self._hints = hints
         self._shard = shard
@@ -217,6 +218,7 @@ class ShardRelay:
             shard=self._shard,
             cursor=cursor,
             wakeup=self._wakeup,
+            elsewhere=self._elsewhere,
             leave=self.leave,
             handed=self._handed,
         )

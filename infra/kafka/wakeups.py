@@ -19,20 +19,29 @@ class RelayWakeups:
 
     def __init__(self) -> None:
         self._events: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._elsewhere: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._handed: defaultdict[int, deque[OutboxRow]] = defaultdict(lambda: deque(maxlen=HANDED_ROWS_MAX))
 
     def notify(self, shard: int) -> None:
-        """There is something new in the outbox of this shard."""
+        """There is something new in the outbox of this shard, which only Postgres can tell."""
+        self._elsewhere[shard].set()
         self._events[shard].set()
 
     def hand_over(self, shard: int, row: OutboxRow) -> None:
         """This row is committed. Without a relay here the next ones push it out; a large one is left in Postgres."""
-        if len(row.body) <= HANDED_BYTES_MAX:
-            self._handed[shard].append(row)
-        self.notify(shard)
+        if len(row.body) > HANDED_BYTES_MAX:
+            self.notify(shard)
+            return
+        self._handed[shard].append(row)
+        self._events[shard].set()
 
     def of(self, shard: int) -> asyncio.Event:
+        """Set when there is anything new; who waits for it clears it."""
         return self._events[shard]
+
+    def elsewhere(self, shard: int) -> asyncio.Event:
+        """Set besides when what is new wasn't handed over; who asks Postgres clears it."""
+        return self._elsewhere[shard]
 
     def handed(self, shard: int) -> deque[OutboxRow]:
         """The rows handed over, the oldest first; who takes them takes them out."""

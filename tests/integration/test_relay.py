@@ -196,6 +196,28 @@ async def test_rows_handed_over_with_one_missing_are_read_from_postgres(
     assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=5)
 
 
+async def test_a_row_from_elsewhere_is_not_missed_for_one_handed_over_before_it(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    wakeups = RelayWakeups()
+    async with running_relay(replace(settings, relay_poll_seconds=600), wakeups=wakeups):
+        await _warmed_up(books, settings, wakeups)
+        for number in range(1, 3):
+            await write_outbox(books, 0, [entry_recorded(number)])
+        handed = await _row(books, 2)
+        # The relay hears of both at once.
+        wakeups.hand_over(0, handed)
+        wakeups.notify(0)
+        await sealed(settings, 0, 3)
+        for number in range(3, 5):
+            await write_outbox(books, 0, [entry_recorded(number)])
+        handed, large = await _row(books, 4), await _row(books, 5)
+        wakeups.hand_over(0, handed)
+        wakeups.hand_over(0, large._replace(body=bytes(HANDED_BYTES_MAX + 1)))
+        await sealed(settings, 0, 5)
+    assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=5)
+
+
 async def test_after_a_row_in_memory_one_that_nobody_tells_of_is_still_found(
     books: asyncpg.Connection, settings: Settings
 ) -> None:
