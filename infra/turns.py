@@ -31,6 +31,7 @@ class Turns:
         self._clock = clock
         self._lines: defaultdict[int, _Line] = defaultdict(_Line)
         self._rest = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._rest_of: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wanted_until = -1.0
         self._seconds_an_event = 0.0
 
@@ -39,7 +40,7 @@ class Turns:
         """Hold the shard's turn for the block. `events`: how many are applied in it."""
         if urgent:
             self._wanted_until = self._clock() + WANTED_SECONDS
-        async with self._among_the_rest(urgent=urgent), self._lines[shard].turn(urgent=urgent):
+        async with self._among_the_rest(shard, urgent=urgent), self._lines[shard].turn(urgent=urgent):
             begun = self._clock()
             try:
                 yield
@@ -49,15 +50,16 @@ class Turns:
                     self._seconds_an_event += (measured - self._seconds_an_event) / 4
 
     @asynccontextmanager
-    async def _among_the_rest(self, *, urgent: bool) -> AsyncIterator[None]:
+    async def _among_the_rest(self, shard: int, *, urgent: bool) -> AsyncIterator[None]:
         """Where somebody waits for decisions, few batches that don't hurry go side by side, whatever their shards.
 
-        Each would hold its shard for as long as all of them take together.
+        Each would hold its shard for as long as all of them take together. One a shard: those that only wait for each
+        other, on a shard that stands still, would keep all others from theirs.
         """
         if urgent or not self._is_wanted():
             yield
             return
-        async with self._rest:
+        async with self._rest_of[shard], self._rest:
             yield
 
     def _is_wanted(self) -> bool:

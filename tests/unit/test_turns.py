@@ -152,3 +152,27 @@ async def test_what_is_urgent_waits_for_none_of_the_rest_on_other_shards() -> No
         assert not waiting.done()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_shard_that_stands_still_keeps_others_from_their_turn_only_once() -> None:
+    turns, stuck = Turns(TURN_SECONDS), asyncio.Event()
+    async with turns.take(0, urgent=True):
+        pass
+
+    async def hold() -> None:
+        async with turns.take(0):
+            await stuck.wait()
+
+    async with asyncio.timeout(5):
+        # As many streams as may go side by side, all on the shard that waits for Postgres.
+        holding = [asyncio.create_task(hold()) for _ in range(SIDE_BY_SIDE + 1)]
+        await asyncio.sleep(0)
+        async with turns.take(1):
+            pass
+        # Who gives up waiting leaves nothing behind.
+        holding[1].cancel()
+        await asyncio.sleep(0)
+        stuck.set()
+        await asyncio.gather(*holding, return_exceptions=True)
+        assert [task.cancelled() for task in holding] == [False, True, False]
+        assert await most_at_once(turns) == SIDE_BY_SIDE
