@@ -56,7 +56,7 @@ async def end_hanging(settings: Settings, producer: TransactionalProducer, shard
         return
     places = ", ".join(f"{place.topic}[{place.partition}]@{hanging.start_offset}" for place, hanging in found.items())
     async with asyncio.timeout(READ_SECONDS):
-        commit = await _was_committed(settings, shard, found)
+        commit = await _was_committed(settings, producer, shard, found)
     for place, hanging in found.items():
         await _end(producer, shard, place, hanging, commit=commit)
     how = "committed" if commit else "aborted"
@@ -96,7 +96,9 @@ async def _by_leader(settings: Settings, producer: TransactionalProducer) -> dic
     return by_leader
 
 
-async def _was_committed(settings: Settings, shard: int, found: dict[TopicPartition, Hanging]) -> bool:
+async def _was_committed(
+    settings: Settings, ours_now: TransactionalProducer, shard: int, found: dict[TopicPartition, Hanging]
+) -> bool:
     """Whether the outputs of the transaction count, told by the streams alone: the coordinator has forgotten it.
 
     Where it was committed in any partition it is committed in all. Where nothing of it can be seen by anybody, either
@@ -123,6 +125,7 @@ async def _was_committed(settings: Settings, shard: int, found: dict[TopicPartit
             [place for place in places if place not in found],
             since_ms=min(record.timestamp for record in records) - _CLOCK_SKEW_MS,
             producer=(hanging.producer_id, hanging.producer_epoch),
+            raising=ours_now.raises_epochs,
         )
     finally:
         await consumer.stop()

@@ -17,13 +17,18 @@ _COMMIT = ControlRecord(0, 1)
 
 
 async def was_committed_in(
-    consumer: AIOKafkaConsumer, places: Iterable[TopicPartition], *, since_ms: int, producer: tuple[int, int]
+    consumer: AIOKafkaConsumer,
+    places: Iterable[TopicPartition],
+    *,
+    since_ms: int,
+    producer: tuple[int, int],
+    raising: bool,
 ) -> bool:
     """Whether the transaction of this producer id and epoch was committed in one of these partitions.
 
-    Reads them from the first record on that is as late as `since_ms`, which the transaction's own are. A producer of
-    ours has an epoch for each of its transactions; the marker that ends one comes after its batches and has the same
-    epoch, or the next where the end of a transaction is what raises it (KIP-890). Raises: KafkaError.
+    Reads them from the first record on that is as late as `since_ms`: its marker is, though its own records needn't be.
+    A producer of ours has an epoch for each of its transactions. The marker that ends one has the same epoch, or, where
+    the end of a transaction is what raises it (KIP-890, now if `raising`), the next. Raises: KafkaError.
     """
     places = list(places)
     starts = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
@@ -31,15 +36,21 @@ async def was_committed_in(
     for place, start in starts.items():
         if start is None:
             continue
-        if await _end_in(consumer, place, start.offset, ends[place], producer) == _COMMIT:
+        if await _end_in(consumer, place, start.offset, ends[place], producer, raising=raising) == _COMMIT:
             return True
     return False
 
 
 async def _end_in(
-    consumer: AIOKafkaConsumer, place: TopicPartition, offset: int, end: int, producer: tuple[int, int]
+    consumer: AIOKafkaConsumer,
+    place: TopicPartition,
+    offset: int,
+    end: int,
+    producer: tuple[int, int],
+    *,
+    raising: bool,
 ) -> ControlRecord | None:
-    """The marker of this transaction in a partition; None where it has no batch, or no end."""
+    """The marker of this transaction, or of the next, which only follows a commit; None where there is neither."""
     producer_id, epoch = producer
     begun = False
     while offset < end:
@@ -49,7 +60,8 @@ async def _end_in(
                 continue
             if not batch.is_control_batch:
                 begun |= batch.producer_epoch == epoch
-            elif begun and batch.producer_epoch in (epoch, epoch + 1):
+            # One of the same epoch may as well have ended the transaction before.
+            elif batch.producer_epoch == epoch + 1 or (batch.producer_epoch == epoch and (begun or not raising)):
                 return ControlRecord.parse(next(iter(batch)).key)
     return None
 

@@ -94,6 +94,11 @@ class TransactionalProducer:
         manager = self._manager
         return manager.producer_id, manager.producer_epoch
 
+    @property
+    def raises_epochs(self) -> bool:
+        """Whether the end of a transaction is what raises the epoch: its markers then have the next one."""
+        return isinstance(self._protocol, ProtocolV2)
+
     async def partitions_for(self, topic: str) -> set[int]:
         """The numbers of a topic's partitions. Raises: UnknownTopicOrPartitionError, TimeoutError."""
         async with asyncio.timeout(TRANSACTION_SECONDS):

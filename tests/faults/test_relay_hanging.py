@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -21,11 +22,11 @@ from infra.kafka.seals import read_last_seal
 from infra.kafka.transactions import Transaction
 from infra.outbox import OutboxRow
 from infra.settings import Settings
-from tests.fixtures.outbox import balance_changed, entry_recorded, write_outbox
-from tests.fixtures.relay import books, running_relay
+from tests.fixtures.outbox import RECORDED_AT, balance_changed, entry_recorded, write_outbox
+from tests.fixtures.relay import books, older_broker, running_relay
 from tests.fixtures.subscriber import assert_once_and_in_order, committed, sealed, seals
 
-__all__ = ["books"]
+__all__ = ["books", "older_broker"]
 
 VERIFY = "transaction.partition.verification.enable"
 
@@ -52,12 +53,15 @@ async def stray_batches(settings: Settings) -> AsyncIterator[None]:
 
 
 async def packed(settings: Settings, books: asyncpg.Connection, shard: int = 0) -> Transaction:
-    """The outbox's only row as the transaction that the relay makes of it."""
-    row = await books.fetchrow(
-        "SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body FROM outbox WHERE shard = $1", shard
+    """The outbox as the transaction that the relay makes of it."""
+    rows = await books.fetch(
+        "SELECT seq_first, seq_last, epoch, recorded_at, head_hash, body FROM outbox WHERE shard = $1"
+        " ORDER BY seq_last",
+        shard,
     )
-    transaction = Transaction(settings, shard, row["seq_first"], row["epoch"])
-    await transaction.add(OutboxRow(*row))
+    transaction = Transaction(settings, shard, rows[0]["seq_first"], rows[0]["epoch"])
+    for row in rows:
+        await transaction.add(OutboxRow(*row))
     transaction.seal()
     return transaction
 
@@ -142,6 +146,22 @@ async def test_a_transaction_of_which_a_part_was_aborted_is_aborted_and_publishe
     assert_once_and_in_order(await committed(settings, "entries", "balances"), epoch=1, shard=0, seq_last=2)
     raw = await committed(settings, "entries", isolation="read_uncommitted")
     assert len(raw) == 2
+
+
+@pytest.mark.parametrize("later", [0, 1])
+async def test_an_end_is_found_however_old_the_outputs_before_it_are(
+    request: pytest.FixtureRequest, settings: Settings, books: asyncpg.Connection, stray_batches: None, later: int
+) -> None:
+    """As after a long time without a relay: the outputs of one transaction are hours apart."""
+    if not later:
+        request.getfixturevalue("older_broker")
+    await write_outbox(books, 0, [balance_changed(1)], recorded_at=RECORDED_AT - timedelta(hours=1))
+    await write_outbox(books, 0, [entry_recorded(2)])
+    await leave_open(settings, books)
+    await end_in(settings, books, "balances", commit=True, later=later)
+    async with running_relay(settings, shards=[0]):
+        await sealed(settings, 0, 2)
+    assert_once_and_in_order(await committed(settings, "entries", "balances"), epoch=1, shard=0, seq_last=2)
 
 
 async def end_in(settings: Settings, books: asyncpg.Connection, topic: str, *, commit: bool, later: int) -> None:
