@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.client import ConnectionGroup
+from aiokafka.conn import CloseReason
+from aiokafka.errors import KafkaConnectionError, LeaderNotAvailableError, for_code
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.structs import TopicPartition as AiokafkaPartition
@@ -31,6 +33,8 @@ from infra.kafka.protocols import (
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 START_SECONDS = 10.0
 DISCARD_SECONDS = 1.0
@@ -62,6 +66,9 @@ class TransactionalProducer:
             retry_backoff_ms=int(RETRY_SECONDS * 1000),
         )
         self._protocol: TransactionProtocol = ProtocolV1(self._producer, transactional_id)
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # aiokafka connects again and says nothing.
+        self._producer.client._on_connection_closed = self._hear_of_loss
 
     async def start(self) -> None:
         """Fence whoever wrote under this transactional id before, and end what they left open."""
@@ -80,8 +87,10 @@ class TransactionalProducer:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._producer.start()
+                # Whatever was lost before: the coordinator has ended all that there was.
+                self._lost = asyncio.get_running_loop().create_future()
                 if await protocol_v2.is_spoken(self._producer, self.transactional_id):
-                    self._protocol = ProtocolV2(self._producer, self.transactional_id)
+                    self._protocol = ProtocolV2(self._producer, self.transactional_id, self._lost)
         except TimeoutError as fault:
             raise TimeoutError(f"InitProducerId: {heard}") from fault
         finally:
@@ -135,6 +144,17 @@ class TransactionalProducer:
         await self._protocol.next_epoch()
         reached("relay.epoch")
 
+    async def unless_lost(self, upcoming: asyncio.Future[T]) -> T:
+        """What this comes to. Raises: KafkaConnectionError, as soon as the coordinator's connection was lost.
+
+        It answers the end of a transaction before the markers are written, and one that died may leave some out.
+        """
+        waiting: set[asyncio.Future[Any]] = {upcoming, self._lost}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if self._lost.done():
+            raise KafkaConnectionError("the connection to the transaction coordinator was lost")
+        return await upcoming
+
     async def discard(self) -> None:
         """Let go of it without ending its transaction: the next producer of this id does that. Never raises."""
         producer = self._producer
@@ -152,6 +172,14 @@ class TransactionalProducer:
             await asyncio.wait({sender}, timeout=0.05)
             sender.cancel()
         self._hear_out()
+
+    def _hear_of_loss(self, connection: Any, reason: CloseReason | None) -> None:
+        client = self._producer.client
+        for (_, group), each in client._conns.items():
+            orderly = reason in (CloseReason.IDLE_DROP, CloseReason.SHUTDOWN)
+            if each is connection and group is ConnectionGroup.COORDINATION and not orderly and not self._lost.done():
+                self._lost.set_result(None)
+        type(client)._on_connection_closed(client, connection, reason)
 
     def _hear_out(self) -> None:
         """Take note of what failed with it, or asyncio complains of exceptions that nobody asked for."""

@@ -18,6 +18,7 @@ from aiokafka.errors import (
     CoordinatorNotAvailableError,
     DuplicateSequenceNumber,
     InvalidProducerEpoch,
+    KafkaConnectionError,
     KafkaError,
     NoError,
     NotCoordinatorError,
@@ -44,7 +45,9 @@ _COORDINATOR_GONE = (NotCoordinatorError, CoordinatorNotAvailableError)
 class ProtocolV2:
     """The transactions of one producer of aiokafka's, which was started, and never sends anything itself."""
 
-    def __init__(self, producer: AIOKafkaProducer, transactional_id: str) -> None:
+    def __init__(self, producer: AIOKafkaProducer, transactional_id: str, lost: asyncio.Future[None]) -> None:
+        """`lost`: done once the coordinator's connection was lost, which is a doubt."""
+        self._lost = lost
         self._producer = producer
         self._client = producer.client
         self._sender = producer._sender
@@ -67,6 +70,7 @@ class ProtocolV2:
             if partition not in await self._client._wait_on_metadata(topic):
                 raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
         while left:
+            self._check_coordinator()
             by_leader: defaultdict[int | None, list[TopicPartition]] = defaultdict(list)
             for place in left:
                 by_leader[self._client.cluster.leader_for_partition(AiokafkaPartition(*place))].append(place)
@@ -87,7 +91,7 @@ class ProtocolV2:
                 answer = await self._ask_coordinator(EndTxn(self._transactional_id, *self._epoch, commit=True))
             except KafkaError as fault:
                 # Whether it was ended isn't known. Asked again, the broker answers what it did.
-                if not _is_away(fault):
+                if self._lost.done() or not _is_away(fault):
                     raise
                 self._sender._coordinator_dead(CoordinationType.TRANSACTION)
             else:
@@ -147,7 +151,16 @@ class ProtocolV2:
             await self._client.force_metadata_update()
         return taken
 
+    def _check_coordinator(self) -> None:
+        """Nothing may be added to a transaction whose partitions another one may have been left open in.
+
+        That one was committed, and this one's end would be its end. Raises: KafkaConnectionError.
+        """
+        if self._lost.done():
+            raise KafkaConnectionError("the connection to the transaction coordinator was lost")
+
     async def _ask_coordinator(self, request: Any) -> Any:
+        self._check_coordinator()
         node = await self._sender._find_coordinator(CoordinationType.TRANSACTION, self._transactional_id)
         return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
 

@@ -227,7 +227,7 @@ class ShardRelay:
             await asyncio.wait({upcoming}, timeout=self._settings.relay_poll_seconds)
             if not upcoming.done():
                 self._patience.over()
-            while (transaction := await upcoming) is not None:
+            while (transaction := await producer.unless_lost(upcoming)) is not None:
                 # The next one is read and packed while this one is under way.
                 reader.publishing()
                 upcoming = asyncio.create_task(reader.next())

@@ -12,11 +12,13 @@ import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import InvalidTxnState
+from aiokafka.protocol.produce import ProduceRequest
 
 from infra.kafka.connection import client_arguments
 from infra.kafka.hanging import _end, find_hanging
-from infra.kafka.producer import TransactionalProducer
+from infra.kafka.producer import TransactionalProducer, new_batch
 from infra.kafka.protocol_v1 import ProtocolV1
 from infra.kafka.seals import read_last_seal
 from infra.kafka.transactions import Transaction
@@ -162,6 +164,63 @@ async def test_an_end_is_found_however_old_the_outputs_before_it_are(
     async with running_relay(settings, shards=[0]):
         await sealed(settings, 0, 2)
     assert_once_and_in_order(await committed(settings, "entries", "balances"), epoch=1, shard=0, seq_last=2)
+
+
+async def test_what_hangs_is_found_while_the_relay_has_nothing_to_do(
+    settings: Settings,
+    books: asyncpg.Connection,
+    stray_batches: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A broker answers the end of a transaction first, then writes its markers; killed between, it may leave some out.
+
+    Back before the next output, it would be asked for that one as if nothing had been.
+    """
+    made: list[TransactionalProducer] = []
+    start = TransactionalProducer.start
+
+    async def start_and_tell(self: TransactionalProducer) -> None:
+        await start(self)
+        made.append(self)
+
+    monkeypatch.setattr(TransactionalProducer, "start", start_and_tell)
+    caplog.set_level(logging.WARNING, logger="infra")
+    await write_outbox(books, 0, [entry_recorded(1)])
+    async with running_relay(settings, shards=[0]):
+        await sealed(settings, 0, 1)
+        await leave_out_a_marker(settings, made[0])
+        connections = made[0]._producer.client._conns
+        (connection,) = [each for (_, group), each in connections.items() if group == ConnectionGroup.COORDINATION]
+        connection._writer.transport.abort()
+        async with asyncio.timeout(10):
+            while "Kafka left a transaction open" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await write_outbox(books, 0, [entry_recorded(2)])
+        await sealed(settings, 0, 2)
+    assert "committed it" in caplog.text
+    assert len(await committed(settings, "decisions")) == 1
+    assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=2)
+
+
+async def leave_out_a_marker(settings: Settings, producer: TransactionalProducer) -> None:
+    """Let the transaction that this producer has just committed be open in one partition of which nobody told."""
+    producer_id, epoch = producer.epoch
+    place = settings.topic("decisions"), 0
+    batch = new_batch()
+    batch.append(timestamp=int(RECORDED_AT.timestamp() * 1000), key=b"k", value=b"{}", headers=[])
+    batch._set_producer_state(producer_id, epoch - 1, 0)
+    await producer.partitions_for(place[0])
+    stray = ProduceRequest(
+        transactional_id=producer.transactional_id,
+        required_acks=-1,
+        timeout=5_000,
+        topics=[(place[0], [(place[1], batch._build())])],
+    )
+    async with asyncio.timeout(20):
+        while (await producer.ask(producer.leader_of(place), stray)).topics[0][1][0][1]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert len(await find_hanging(settings, producer)) == 1
 
 
 async def end_in(settings: Settings, books: asyncpg.Connection, topic: str, *, commit: bool, later: int) -> None:
