@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
@@ -56,8 +57,10 @@ async def new_producer(books: asyncpg.Connection, settings: Settings, older_brok
 
 def batch_of(*values: bytes) -> BatchBuilder:
     batch = new_batch()
+    # Not one of long ago: the broker would delete it half a minute after its own start.
+    now_ms = int(time.time() * 1000)
     for value in values:
-        batch.append(timestamp=1_700_000_000_000, key=b"k", value=value, headers=[])
+        batch.append(timestamp=now_ms, key=b"k", value=value, headers=[])
     return batch
 
 
