@@ -43,6 +43,11 @@ class Hanging:
     coordinator_epoch: int
     start_offset: int
 
+    @property
+    def transaction(self) -> tuple[int, int]:
+        """An epoch is of one transaction."""
+        return self.producer_id, self.producer_epoch
+
 
 async def end_hanging(settings: Settings, producer: TransactionalProducer, shard: int) -> None:
     """End what a broker left open of this shard, as its coordinator had decided; mostly there is nothing.
@@ -52,8 +57,14 @@ async def end_hanging(settings: Settings, producer: TransactionalProducer, shard
     Raises: KafkaError, TimeoutError, ShardStoppedError without the right to end it.
     """
     found = await find_hanging(settings, producer)
-    if not found:
-        return
+    for transaction in sorted({hanging.transaction for hanging in found.values()}):
+        its = {place: hanging for place, hanging in found.items() if hanging.transaction == transaction}
+        await _end_everywhere(settings, producer, shard, its)
+
+
+async def _end_everywhere(
+    settings: Settings, producer: TransactionalProducer, shard: int, found: dict[TopicPartition, Hanging]
+) -> None:
     places = ", ".join(f"{place.topic}[{place.partition}]@{hanging.start_offset}" for place, hanging in found.items())
     async with asyncio.timeout(READ_SECONDS):
         commit = await _was_committed(settings, producer, shard, found)
@@ -124,7 +135,7 @@ async def _was_committed(
             consumer,
             [place for place in places if place not in found],
             since_ms=min(record.timestamp for record in records) - _CLOCK_SKEW_MS,
-            producer=(hanging.producer_id, hanging.producer_epoch),
+            producer=hanging.transaction,
             raising=ours_now.raises_epochs,
         )
     finally:

@@ -189,7 +189,7 @@ async def test_what_hangs_is_found_while_the_relay_has_nothing_to_do(
     await write_outbox(books, 0, [entry_recorded(1)])
     async with running_relay(settings, shards=[0]):
         await sealed(settings, 0, 1)
-        await leave_out_a_marker(settings, made[0])
+        await leave_open_in(settings, made[0], "decisions", before=1)
         connections = made[0]._producer.client._conns
         (connection,) = [each for (_, group), each in connections.items() if group == ConnectionGroup.COORDINATION]
         connection._writer.transport.abort()
@@ -203,13 +203,32 @@ async def test_what_hangs_is_found_while_the_relay_has_nothing_to_do(
     assert_once_and_in_order(await committed(settings, "entries"), epoch=1, shard=0, seq_last=2)
 
 
-async def leave_out_a_marker(settings: Settings, producer: TransactionalProducer) -> None:
-    """Let the transaction that this producer has just committed be open in one partition of which nobody told."""
+async def test_each_of_two_transactions_that_hang_ends_as_it_was_decided(
+    settings: Settings, books: asyncpg.Connection, stray_batches: None
+) -> None:
+    await write_outbox(books, 0, [entry_recorded(1)])
+    producer = TransactionalProducer(settings, f"{await books.fetchval('SELECT ledger_id FROM ledger')}.0")
+    try:
+        await producer.start()
+        await producer.publish((await packed(settings, books)).batches)
+        await leave_open_in(settings, producer, "decisions", before=1)
+        await leave_open_in(settings, producer, "balances", before=0)
+    finally:
+        await producer.discard()
+    async with running_relay(settings, shards=[0]):
+        await write_outbox(books, 0, [entry_recorded(2)])
+        await sealed(settings, 0, 2)
+    assert len(await committed(settings, "decisions")) == 1
+    assert await committed(settings, "balances") == []
+
+
+async def leave_open_in(settings: Settings, producer: TransactionalProducer, topic: str, *, before: int) -> None:
+    """Let a transaction of this producer, so many before its next, be open in a partition of which nobody told."""
     producer_id, epoch = producer.epoch
-    place = settings.topic("decisions"), 0
+    place = settings.topic(topic), 0
     batch = new_batch()
     batch.append(timestamp=int(RECORDED_AT.timestamp() * 1000), key=b"k", value=b"{}", headers=[])
-    batch._set_producer_state(producer_id, epoch - 1, 0)
+    batch._set_producer_state(producer_id, epoch - before, 0)
     await producer.partitions_for(place[0])
     stray = ProduceRequest(
         transactional_id=producer.transactional_id,
@@ -220,7 +239,6 @@ async def leave_out_a_marker(settings: Settings, producer: TransactionalProducer
     async with asyncio.timeout(20):
         while (await producer.ask(producer.leader_of(place), stray)).topics[0][1][0][1]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert len(await find_hanging(settings, producer)) == 1
 
 
 async def end_in(settings: Settings, books: asyncpg.Connection, topic: str, *, commit: bool, later: int) -> None:
