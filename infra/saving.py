@@ -82,6 +82,10 @@ class Saving:
         if not decided.handled and not letters:
             return 0
         writer = await self._write_outputs(decided, letters)
+        if writer.next_seq != books.next_seq:
+            raise UndecidableError(
+                f"outputs end before seq {writer.next_seq}, what was decided before {books.next_seq}"
+            )
         await save.save_journal(writes, books, decided)
         await save.save_dead_letters(writes, books, letters)
         body = outbox.pack(writer.frames)
