@@ -8,8 +8,9 @@ import asyncpg
 import jiter
 import orjson
 
-from domain.events import Applied, Event, Handled, Parked, Rejected
+from domain.events import Event, Handled
 from infra.postgres.load import ReadCommand
+from infra.postgres.save_journal import told_of
 from infra.records import DeadLetter, InputRecord, Origin
 from schemas import canonical
 from schemas.fingerprint import _fingerprinter
@@ -64,15 +65,7 @@ def letter_of(row: asyncpg.Record) -> DeadLetter:
 
 def difference(row: asyncpg.Record, handled: Handled) -> str | None:
     """In what a handling isn't as recorded."""
-    outcome = handled.outcome
-    outputs, kind, code, message, waits_for = 1, "applied", None, None, None
-    match outcome:
-        case Applied():
-            outputs = outcome.outputs
-        case Rejected():
-            kind, code, message = "rejected", str(outcome.code), outcome.message
-        case Parked():
-            kind, code, waits_for = "parked", str(outcome.code), outcome.waits_for_text
+    kind, outputs, code, message, waits_for = told_of(handled.outcome)
     told = (handled.seq, outputs, kind, handled.resumes, code, message, waits_for)
     recorded = row[: len(_TOLD)]
     if told == recorded:

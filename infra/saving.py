@@ -70,7 +70,6 @@ class Saving:
         self._all_loaded = all_loaded
         self._handled: list[Handled] = []
         self._waiting = save.Waiting()
-        self._moved = False
 
     async def tell(self, decided: Decided, dead_letters: Sequence[DeadLetter]) -> int:
         """Number and chain the outputs of a batch, at the time that the books have now; says how many letters are new.
@@ -95,7 +94,6 @@ class Saving:
         expires_at = books.recorded_at + timedelta(seconds=self._rules.patience_seconds)
         self._waiting.note(books, decided, expires_at)
         self._handled += decided.handled
-        self._moved = True
         self.head, self._next_seq = writer.head, writer.next_seq
         return len(letters)
 
@@ -105,7 +103,7 @@ class Saving:
         Raises: OffsetMovedError, TenantMovedError, what asyncpg raises.
         """
         books, writes = self._books, self._writes
-        if not self._moved:
+        if self.row is None:
             await save.finish(writes, (), offsets)
             return
         await save.save_tenants(writes.connection, books)

@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import (
-    ConcurrentTransactions,
-    InvalidProducerEpoch,
-    NoError,
-    ProducerFenced,
-    UnknownTopicOrPartitionError,
-    for_code,
-)
+from aiokafka.errors import ConcurrentTransactions, for_code
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.transaction_manager import PidAndEpoch
 
 from infra.kafka.protocols import (
-    PRODUCER_FENCED,
     TRANSACTION_SECONDS,
     TRANSACTION_TIMEOUT_MS,
     Batches,
     TopicPartition,
     all_of,
+    ask_coordinator,
+    check_partition,
+    refusal,
 )
 from infra.kafka.requests import NextProducerEpoch
 
@@ -70,26 +63,18 @@ class ProtocolV1:
             producer_epoch=manager.producer_epoch,
         )
         async with asyncio.timeout(TRANSACTION_SECONDS):
-            answer = await self._ask_coordinator(request)
+            answer = await ask_coordinator(self._producer, self._transactional_id, request)
             while for_code(answer.error_code) is ConcurrentTransactions:
                 await asyncio.sleep(MARKERS_SECONDS)
-                answer = await self._ask_coordinator(request)
-        error = for_code(answer.error_code)
-        if error is InvalidProducerEpoch or answer.error_code == PRODUCER_FENCED:
-            raise ProducerFenced
-        if error is not NoError:
-            raise error
+                answer = await ask_coordinator(self._producer, self._transactional_id, request)
+        if answer.error_code:
+            raise refusal(answer.error_code)
         manager._pid_and_epoch = PidAndEpoch(answer.producer_id, answer.producer_epoch)
         # A new epoch counts its batches from 0 again.
         manager._sequence_numbers.clear()
 
     async def _send(self, topic_partition: TopicPartition, queue: Sequence[BatchBuilder]) -> None:
         topic, partition = topic_partition
-        if partition not in await self._producer.partitions_for(topic):
-            raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
+        await check_partition(self._producer, topic_partition)
         deliveries = [await self._producer.send_batch(batch, topic, partition=partition) for batch in queue]
         await all_of(deliveries)
-
-    async def _ask_coordinator(self, request: NextProducerEpoch) -> Any:
-        node = await self._producer._sender._find_coordinator(CoordinationType.TRANSACTION, self._transactional_id)
-        return await self._producer.client.send(node, request, group=ConnectionGroup.COORDINATION)

@@ -11,26 +11,32 @@ from collections import defaultdict, deque
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.client import CoordinationType
 from aiokafka.errors import (
     ConcurrentTransactions,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     DuplicateSequenceNumber,
-    InvalidProducerEpoch,
     KafkaConnectionError,
     KafkaError,
     NoError,
     NotCoordinatorError,
-    ProducerFenced,
-    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.transaction_manager import PidAndEpoch
 from aiokafka.structs import TopicPartition as AiokafkaPartition
 
-from infra.kafka.protocols import PRODUCER_FENCED, RETRY_SECONDS, TRANSACTION_SECONDS, Batches, TopicPartition, all_of
+from infra.kafka.protocols import (
+    RETRY_SECONDS,
+    TRANSACTION_SECONDS,
+    Batches,
+    TopicPartition,
+    all_of,
+    ask_coordinator,
+    check_partition,
+    refusal,
+)
 from infra.kafka.requests_transactions import EndTxn, Features, Produce, feature_levels
 
 FEATURE = "transaction.version"
@@ -66,9 +72,8 @@ class ProtocolV2:
         Raises: ProducerFenced, KafkaError.
         """
         left = {place: deque(queue) for place, queue in batches.items() if queue}
-        for topic, partition in left:
-            if partition not in await self._client._wait_on_metadata(topic):
-                raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
+        for place in left:
+            await check_partition(self._producer, place)
         while left:
             self._check_coordinator()
             by_leader: defaultdict[int | None, list[TopicPartition]] = defaultdict(list)
@@ -102,7 +107,7 @@ class ProtocolV2:
                 if error in _COORDINATOR_GONE:
                     self._sender._coordinator_dead(CoordinationType.TRANSACTION)
                 elif error not in _SENT_AGAIN:
-                    raise _final(answer.error_code)
+                    raise refusal(answer.error_code)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def next_epoch(self) -> None:
@@ -146,7 +151,7 @@ class ProtocolV2:
                 elif error in _SENT_AGAIN or error.retriable:
                     moved |= bool(getattr(error, "invalid_metadata", False))
                 else:
-                    raise _final(error_code, f"{topic}[{partition}]: {message}")
+                    raise refusal(error_code, f"{topic}[{partition}]: {message}")
         if moved:
             await self._client.force_metadata_update()
         return taken
@@ -161,15 +166,13 @@ class ProtocolV2:
 
     async def _ask_coordinator(self, request: Any) -> Any:
         self._check_coordinator()
-        node = await self._sender._find_coordinator(CoordinationType.TRANSACTION, self._transactional_id)
-        return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+        return await ask_coordinator(self._producer, self._transactional_id, request)
 
 
 async def is_spoken(producer: AIOKafkaProducer, transactional_id: str) -> bool:
     """Whether the cluster has agreed on this protocol. Raises: KafkaError."""
-    node = await producer._sender._find_coordinator(CoordinationType.TRANSACTION, transactional_id)
     try:
-        answer = await producer.client.send(node, Features(), group=ConnectionGroup.COORDINATION)
+        answer = await ask_coordinator(producer, transactional_id, Features())
     except NotImplementedError:
         # aiokafka's word for a broker that is older than the request.
         return False
@@ -178,11 +181,3 @@ async def is_spoken(producer: AIOKafkaProducer, transactional_id: str) -> bool:
 
 def _is_away(fault: KafkaError) -> bool:
     return bool(getattr(fault, "retriable", False))
-
-
-def _final(error_code: int, where: str = "") -> KafkaError:
-    error = for_code(error_code)
-    if error is InvalidProducerEpoch or error_code == PRODUCER_FENCED:
-        return ProducerFenced()
-    fault: KafkaError = error(where) if where else error()
-    return fault

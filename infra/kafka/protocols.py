@@ -6,6 +6,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    ProducerFenced,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 TopicPartition = tuple[str, int]
@@ -37,6 +46,28 @@ class TransactionProtocol(Protocol):
 
     async def next_epoch(self) -> None:
         """Leave the epoch of the transaction just committed. Raises: ProducerFenced, KafkaError."""
+
+
+async def ask_coordinator(producer: AIOKafkaProducer, transactional_id: str, request: Any) -> Any:
+    """The answer of the transactional id's coordinator. Raises: KafkaError."""
+    node = await producer._sender._find_coordinator(CoordinationType.TRANSACTION, transactional_id)
+    return await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+
+
+async def check_partition(producer: AIOKafkaProducer, place: TopicPartition) -> None:
+    """Raises: UnknownTopicOrPartitionError, when the topic hasn't got it."""
+    topic, partition = place
+    if partition not in await producer.partitions_for(topic):
+        raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
+
+
+def refusal(error_code: int, where: str = "") -> KafkaError:
+    """What a broker's final no raises: ProducerFenced where another one writes under our transactional id."""
+    error = for_code(error_code)
+    if error is InvalidProducerEpoch or error_code == PRODUCER_FENCED:
+        return ProducerFenced()
+    fault: KafkaError = error(where) if where else error()
+    return fault
 
 
 async def all_of(awaitables: Sequence[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from asyncpg.pgproto import pgproto
 
 from domain.books import Books
 from domain.decide import Decided
-from domain.events import Applied, Entry, Handled, Parked, Rejected
+from domain.events import Applied, Entry, Handled, Outcome, Parked, Rejected
 from infra.postgres.writes import Target, Writes
 from infra.records import Origin
 from schemas.fingerprint import FINGERPRINT_VERSION
@@ -129,10 +129,8 @@ async def save_claims(writes: Writes, books: Books) -> None:
     )
 
 
-def _event_row(books: Books, handled: Handled) -> tuple[Any, ...]:
-    event, outcome = handled.event, handled.outcome
-    origin: Origin = event.carried
-    record = origin.record
+def told_of(outcome: Outcome) -> tuple[str, int, str | None, str | None, str | None]:
+    """What an event's row says of its outcome: its kind, how many outputs, code, message, what it waits for."""
     kind, outputs, code, message, waits_for = "applied", 1, None, None, None
     match outcome:
         case Applied():
@@ -141,6 +139,14 @@ def _event_row(books: Books, handled: Handled) -> tuple[Any, ...]:
             kind, code, message = "rejected", str(outcome.code), outcome.message
         case Parked():
             kind, code, waits_for = "parked", str(outcome.code), outcome.waits_for_text
+    return kind, outputs, code, message, waits_for
+
+
+def _event_row(books: Books, handled: Handled) -> tuple[Any, ...]:
+    event, outcome = handled.event, handled.outcome
+    origin: Origin = event.carried
+    record = origin.record
+    kind, outputs, code, message, waits_for = told_of(outcome)
     return (
         books.shard,
         handled.seq,

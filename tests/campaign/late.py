@@ -9,12 +9,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.protocol.transaction import EndTxnRequest
 
 from infra.kafka.protocol_v1 import ProtocolV1
 from infra.kafka.protocol_v2 import ProtocolV2
-from infra.kafka.protocols import Batches
+from infra.kafka.protocols import Batches, ask_coordinator
 from infra.kafka.requests_transactions import EndTxn
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,7 @@ def _install(protocol: Any, switch: Path) -> None:
 
 
 async def _end_again(producer: Any, transactional_id: str, protocol: Any, used: tuple[int, int]) -> None:
-    node = await producer._sender._find_coordinator(CoordinationType.TRANSACTION, transactional_id)
     older, newer = EndTxnRequest(transactional_id, *used, _COMMIT), EndTxn(transactional_id, *used, commit=True)
     late = older if protocol is ProtocolV1 else newer
-    answer = await producer.client.send(node, late, group=ConnectionGroup.COORDINATION)
+    answer = await ask_coordinator(producer, transactional_id, late)
     log.info("campaign: a late EndTxn was answered %s", answer.error_code)

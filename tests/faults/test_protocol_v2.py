@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import asyncpg
 import pytest
-from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import (
     ConcurrentTransactions,
     InvalidProducerEpoch,
@@ -25,32 +22,15 @@ from infra.kafka import protocol_v2
 from infra.kafka.producer import TransactionalProducer
 from infra.kafka.protocol_v1 import ProtocolV1
 from infra.kafka.protocol_v2 import ProtocolV2
-from infra.kafka.protocols import PRODUCER_FENCED
+from infra.kafka.protocols import PRODUCER_FENCED, ask_coordinator
 from infra.kafka.requests_transactions import EndTxn, Features, Produce, feature_levels
 from infra.settings import Settings
-from tests.faults.test_relay_producer import NewProducer, batch_of, too_large, use_up_epochs
+from tests.faults.test_relay_producer import batch_of, too_large, use_up_epochs
 from tests.faults.test_relay_producer import values_on as values_now
-from tests.fixtures.relay import books
+from tests.fixtures.relay import NewProducer, books, new_producer
 from tests.fixtures.subscriber import committed
 
-__all__ = ["books"]
-
-
-@pytest.fixture
-async def new_producer(books: asyncpg.Connection, settings: Settings) -> AsyncIterator[NewProducer]:
-    """Producers of one transactional id, each started when it is made."""
-    transactional_id = f"test.{secrets.token_hex(8)}"
-    made = []
-
-    async def make() -> TransactionalProducer:
-        producer = TransactionalProducer(settings, transactional_id)
-        made.append(producer)
-        await producer.start()
-        return producer
-
-    yield make
-    for producer in made:
-        await producer.discard()
+__all__ = ["books", "new_producer"]
 
 
 async def values_on(settings: Settings, topic: str, *, count: int) -> list[bytes]:
@@ -59,14 +39,6 @@ async def values_on(settings: Settings, topic: str, *, count: int) -> list[bytes
         while len(values := await values_now(settings, topic)) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return values
-
-
-async def ask_coordinator(producer: TransactionalProducer, request: Any) -> int:
-    """The error code of its answer."""
-    inner = producer._producer
-    node = await inner._sender._find_coordinator(CoordinationType.TRANSACTION, producer.transactional_id)
-    answer = await inner.client.send(node, request, group=ConnectionGroup.COORDINATION)
-    return int(answer.error_code)
 
 
 def instead_of(
@@ -170,7 +142,8 @@ async def test_a_late_end_is_refused_and_harms_nothing(
     await producer._protocol.deliver({(settings.topic("entries"), 0): [batch_of(b"output")]})
     name = producer.transactional_id
     late = EndTxnRequest(name, *used, True) if older else EndTxn(name, *used, commit=True)
-    assert await ask_coordinator(producer, late) in (InvalidProducerEpoch.errno, PRODUCER_FENCED)
+    answer = await ask_coordinator(producer._producer, name, late)
+    assert answer.error_code in (InvalidProducerEpoch.errno, PRODUCER_FENCED)
     assert await values_now(settings, "entries") == []
     await producer._protocol.deliver({(settings.topic("seals"), 0): [batch_of(b"seal")]})
     await producer._protocol.commit()

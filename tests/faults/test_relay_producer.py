@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 
-import asyncpg
 import pytest
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import (
@@ -27,32 +25,16 @@ from aiokafka.record import default_records
 from infra.kafka import connection
 from infra.kafka.producer import TransactionalProducer, new_batch
 from infra.settings import Settings, SettingsError
-from tests.fixtures.relay import books, older_broker
+from tests.fixtures.relay import NewProducer, books, new_producer, older_broker
 from tests.fixtures.subscriber import committed
 
-__all__ = ["books", "older_broker"]
+__all__ = ["books", "new_producer", "older_broker"]
 
 COMMIT = 1
 LAST_EPOCH = 32_766
 
-NewProducer = Callable[[], Awaitable[TransactionalProducer]]
-
-
-@pytest.fixture
-async def new_producer(books: asyncpg.Connection, settings: Settings, older_broker: None) -> AsyncIterator[NewProducer]:
-    """Producers of one transactional id, each started when it is made."""
-    transactional_id = f"test.{secrets.token_hex(8)}"
-    made = []
-
-    async def make() -> TransactionalProducer:
-        producer = TransactionalProducer(settings, transactional_id)
-        made.append(producer)
-        await producer.start()
-        return producer
-
-    yield make
-    for producer in made:
-        await producer.discard()
+# The newer protocol has tests of its own.
+pytestmark = pytest.mark.usefixtures("older_broker")
 
 
 def batch_of(*values: bytes) -> BatchBuilder:
