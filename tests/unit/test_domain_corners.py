@@ -26,13 +26,11 @@ from domain.payments import PaymentCaptured
 from domain.reservations import Authorization, AuthorizationStatus, card_key, category_key
 from tests.fixtures.cards import OWNER, card_payment, resolved, till
 from tests.fixtures.cards import event_of as cards_event_of
+from tests.fixtures.core import books, outcome_of
 from tests.fixtures.desk import NOON, envelope, event_of, payment, refund
+
+__all__ = ["books"]
 from tests.unit.wire_samples import LEAST
-
-
-@pytest.fixture
-def books() -> Books:
-    return Books(shard=0, epoch=1, next_seq=1, recorded_at=NOON)
 
 
 def test_debits_raise_assets_and_expenses_and_credits_the_rest() -> None:
@@ -72,7 +70,7 @@ def test_the_thousand_and_first_that_waits_is_refused(books: Books) -> None:
 
 def told(books: Books, type_name: str, **data: Any) -> Any:
     """Decide one event; how it ended."""
-    return decide_batch([event_of(envelope(type_name, **data))], books).handled[0].outcome
+    return outcome_of(books, envelope(type_name, **data))
 
 
 def code(books: Books, type_name: str, **data: Any) -> str:

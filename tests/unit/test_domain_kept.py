@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from domain.books import Books
-from domain.decide import decide_batch
 from domain.events import Applied
 from domain.keys import natural_key
 from domain.reservations import category_key, hold_key
 from tests.fixtures.cards import till
-from tests.fixtures.desk import NOON, envelope, event_of
+from tests.fixtures.core import books, outcome_of
+from tests.fixtures.desk import envelope
+
+__all__ = ["books"]
 
 MONEY = {"amount": 60, "currency": "EUR"}
 SETTLED = {"dispute_id": "d1", "outcome_id": "1", "amount": 20}
@@ -33,13 +33,8 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture
-def books() -> Books:
-    return Books(shard=0, epoch=1, next_seq=1, recorded_at=NOON)
-
-
 def applied(books: Books, type_name: str, **data: Any) -> Applied:
-    outcome = decide_batch([event_of(envelope(type_name, **data))], books).handled[0].outcome
+    outcome = outcome_of(books, envelope(type_name, **data))
     assert isinstance(outcome, Applied), (type_name, outcome)
     return outcome
 

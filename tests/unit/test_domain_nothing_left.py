@@ -14,25 +14,14 @@ from domain.decide import decide_batch
 from domain.events import Applied, Rejected
 from domain.money import AMOUNT_MAX, in_major_units
 from tests.fixtures.cards import OWNER, card_payment, till
-from tests.fixtures.desk import NOON, Envelope, again, envelope, event_of, payment, post
+from tests.fixtures.core import books, code_of, outcome_of
+from tests.fixtures.desk import NOON, again, envelope, event_of, payment, post
+
+__all__ = ["books"]
 
 MOST = AMOUNT_MAX
 MONEY = {"amount": 60, "currency": "EUR"}
 CASH, PAYER, HELD = "platform:cash", "customer_balance:c1", "platform:disputes_held"
-
-
-@pytest.fixture
-def books() -> Books:
-    return Books(shard=0, epoch=1, next_seq=1, recorded_at=NOON)
-
-
-def outcome_of(books: Books, document: Envelope) -> Any:
-    return decide_batch([event_of(document)], books).handled[0].outcome
-
-
-def code_of(books: Books, document: Envelope) -> str:
-    outcome = outcome_of(books, document)
-    return str(outcome.code) if isinstance(outcome, Rejected) else type(outcome).__name__.lower()
 
 
 # What made the thing, the account that has no room any more, natural, and what is refused for it.

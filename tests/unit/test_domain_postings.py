@@ -9,28 +9,16 @@ import pytest
 
 from domain.accounts import Account, AccountType, Balance
 from domain.books import NOT_OPENED, Books
-from domain.decide import decide_batch
-from domain.events import Applied, Rejected
+from domain.events import Applied
 from domain.ids import account_id
 from domain.money import AMOUNT_MAX
 from domain.posting import Change, refuse_overflow
-from tests.fixtures.desk import NOON, Envelope, envelope, event_of, payment, post, refund
+from tests.fixtures.core import books, code_of, outcome_of
+from tests.fixtures.desk import Envelope, envelope, event_of, payment, post, refund
+
+__all__ = ["books"]
 
 MOST = AMOUNT_MAX
-
-
-@pytest.fixture
-def books() -> Books:
-    return Books(shard=0, epoch=1, next_seq=1, recorded_at=NOON)
-
-
-def outcome_of(books: Books, document: Envelope) -> Any:
-    return decide_batch([event_of(document)], books).handled[0].outcome
-
-
-def code_of(books: Books, document: Envelope) -> str:
-    outcome = outcome_of(books, document)
-    return str(outcome.code) if isinstance(outcome, Rejected) else "applied"
 
 
 def make(books: Books, *names: str, kind: str = "asset", **more: Any) -> None:
