@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -26,6 +28,7 @@ from infra.postgres.load_cards import load_expired
 from infra.postgres.load_credit import credit_reader
 from infra.postgres.load_due import anything_due
 from infra.postgres.transaction import shard_locked
+from infra.postgres.writes import MovedError, NeedsLockError
 from infra.records import DeadLetter, OffsetSwap, Origin
 from infra.resolvers.resolving import Resolvers
 from infra.results import BatchResult
@@ -39,6 +42,11 @@ log = logging.getLogger(__name__)
 
 EXPIRED_MAX = 1_000
 """How many holds one database transaction ends: an authorization must not wait long for it."""
+
+AHEAD_MOST = 64
+"""So many events at most are decided before their shard is locked: what more of them write goes by COPY."""
+LOCKED_SECONDS = 5.0
+"""So long after another process wrote to a shard between our look and our writing it is locked first."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -75,6 +83,7 @@ class Ledger:
         self._resolvers = resolvers or Resolvers(credit_reader(pool))
         self._turns = Turns(rules.batch_seconds_max)
         self._memories: dict[int, Memory] = {}
+        self._locked_until: defaultdict[int, float] = defaultdict(float)
         self._tenants = TenantShards(pool, rules)
         self._defects = DefectBudget()
 
@@ -224,7 +233,23 @@ class Ledger:
                 return decide_batch(events, books)
 
         keys, cards = _keys_of(events, dead_letters), self._resolvers.cards_of(asked)
+        if self._goes_ahead(shard, events, offsets):
+            try:
+                return await self._in_transaction(
+                    shard, keys, needs, choose, dead_letters, offsets, cards=cards, ahead=True
+                )
+            except MovedError:
+                # Another process writes to the shard, too: it may do so again, and what was decided is lost each time.
+                self._locked_until[shard] = time.monotonic() + LOCKED_SECONDS
+            except (NeedsLockError, UnstorableError) as error:
+                log.debug("shard %s: decided again under its lock: %r", shard, error)
         return await self._in_transaction(shard, keys, needs, choose, dead_letters, offsets, cards=cards)
+
+    def _goes_ahead(self, shard: int, events: Sequence[Event], offsets: OffsetSwap | None) -> bool:
+        """Whether a batch is decided before its shard is locked."""
+        # A partition's first batch has no position that could be locked.
+        begun = offsets is None or offsets.expected is not None
+        return begun and 0 < len(events) <= AHEAD_MOST and time.monotonic() >= self._locked_until[shard]
 
     async def _load(self, connection: Connection, books: Books, needs: Needs, look: FirstLook | None) -> None:
         if not needs.tenants:
@@ -248,20 +273,32 @@ class Ledger:
         offsets: OffsetSwap | None,
         *,
         cards: Collection[tuple[str, str]] = (),
+        ahead: bool = False,
     ) -> BatchResult:
-        """Lock, load, decide, save, commit; what is in memory is kept only if the commit was acknowledged."""
+        """Lock, load, decide, save, commit; what is in memory is kept only if the commit was acknowledged.
+
+        `ahead`: without the lock; what is decided is written only if all is still so, in one statement that commits.
+        """
         memory = self._memories.pop(shard, None)
         try:
-            async with self._connection() as connection, shard_locked(connection, shard):
+            async with self._connection() as connection, nullcontext() if ahead else shard_locked(connection, shard):
                 look = await load.look_first(connection, shard, keys=keys, needs=needs, cards=cards)
                 state = look.state
                 books = self._open_books(shard, state, memory)
                 decided = await choose(connection, books, look)
                 reached("ledger.decided")
                 result, row = await save_batch(
-                    connection, self._rules, books, state, decided, dead_letters=dead_letters, offsets=offsets
+                    connection,
+                    self._rules,
+                    books,
+                    state,
+                    decided,
+                    dead_letters=dead_letters,
+                    offsets=offsets,
+                    ahead=ahead,
                 )
-                reached("ledger.saved")
+                if not ahead:
+                    reached("ledger.saved")
         except Exception as error:
             mine = ours(error)
             if mine is error:
@@ -280,7 +317,9 @@ class Ledger:
             try:
                 yield connection
             except BaseException as error:
-                whole = isinstance(error, UnstorableError | save.OffsetMovedError | save.TenantMovedError)
+                whole = isinstance(
+                    error, UnstorableError | save.OffsetMovedError | save.TenantMovedError | NeedsLockError
+                )
                 if not whole and not (isinstance(error, Exception) and isinstance(ours(error), UnstorableError)):
                     with suppress(asyncpg.InterfaceError):
                         connection.terminate()

@@ -34,13 +34,16 @@ async def save_batch(
     *,
     dead_letters: Sequence[DeadLetter],
     offsets: OffsetSwap | None,
+    ahead: bool = False,
 ) -> tuple[BatchResult, OutboxRow | None]:
     """Write all of it; says how its events ended, and what goes out, if anything does.
 
-    Raises: UndecidableError, OffsetMovedError, TenantMovedError, what asyncpg raises.
+    `ahead`: nothing is locked yet, and what is written is committed when this returns.
+    Raises: UndecidableError, OffsetMovedError, TenantMovedError, NeedsLockError if `ahead`, what asyncpg raises.
     """
     result = count_ends(decided)
-    saving = Saving(connection, rules, books, state)
+    still = save.still(books.shard, state, offsets) if ahead else None
+    saving = Saving(connection, rules, books, state, still=still)
     result.dead_letters = await saving.tell(decided, dead_letters)
     await saving.finish(offsets)
     return result, saving.row
@@ -58,15 +61,16 @@ class Saving:
         *,
         staged: bool = False,
         all_loaded: bool = False,
+        still: save.Change | None = None,
     ) -> None:
-        """`staged` is of `Writes`, `all_loaded` of `save_flows`."""
+        """`staged` and `still` are of `Writes`, `all_loaded` of `save_flows`."""
         self.head = state.head
         self.row: OutboxRow | None = None
         """What goes out of the last batch."""
         self._next_seq = state.next_seq
         self._rules = rules
         self._books = books
-        self._writes = save.Writes(connection, staged=staged)
+        self._writes = save.Writes(connection, staged=staged, still=still)
         self._all_loaded = all_loaded
         self._handled: list[Handled] = []
         self._waiting = save.Waiting()
@@ -106,7 +110,7 @@ class Saving:
         if self.row is None:
             await save.finish(writes, (), offsets)
             return
-        await save.save_tenants(writes.connection, books)
+        await save.save_tenants(writes, books)
         await save.save_accounts(writes, books, self._handled)
         await save.save_claims(writes, books)
         await save.save_flows(writes, books, all_loaded=self._all_loaded)

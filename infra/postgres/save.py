@@ -15,10 +15,11 @@ from domain.decide import Decided
 from domain.events import Parked
 from domain.keys import Key
 from infra.outbox import OutboxRow
+from infra.postgres.load_first import ShardState
 from infra.postgres.save_accounts import save_accounts
 from infra.postgres.save_flows import save_flows
 from infra.postgres.save_journal import save_claims, save_journal
-from infra.postgres.writes import Connection, Target, Writes
+from infra.postgres.writes import Change, MovedError, NeedsLockError, Target, Writes
 from infra.records import DeadLetter, OffsetSwap
 
 _DEAD_LETTERS = Target(
@@ -49,6 +50,7 @@ _PARKED = Target(
         "arrived": "boolean",
     },
 )
+_RESUMED = "DELETE FROM parked WHERE shard = {0} AND seq = ANY({1}::bigint[]) {still}"
 _OUTBOX = Target(
     "outbox",
     {
@@ -62,7 +64,9 @@ _OUTBOX = Target(
     },
 )
 _ADVANCE = """
-    UPDATE shards SET next_seq = {1}, head_hash = {2}, last_recorded_at = {3} WHERE shard = {0} RETURNING next_seq
+    UPDATE shards SET next_seq = {1}, head_hash = {2}, last_recorded_at = {3}
+    WHERE shard = {0} {still}
+    RETURNING next_seq
 """
 _FIRST_OFFSET = """
     INSERT INTO input_offsets (topic, topic_id, partition, next_offset)
@@ -73,12 +77,21 @@ _FIRST_OFFSET = """
 _NEXT_OFFSET = """
     UPDATE input_offsets
     SET next_offset = {3}, updated_at = now()
-    WHERE topic = {0} AND topic_id = {1} AND partition = {2} AND next_offset = {4}
+    WHERE topic = {0} AND topic_id = {1} AND partition = {2} AND next_offset = {4} {still}
     RETURNING next_offset
 """
-
-Change = tuple[str, Sequence[Any]]
-"""A statement and its parameters, for `Writes.flush`."""
+# Under READ COMMITTED a row that another one holds is waited for, and looked at again as it is then.
+_STILL = """
+    SELECT FROM shards
+    WHERE shard = {0} AND epoch = {1} AND next_seq = {2} AND head_hash = {3}
+    FOR NO KEY UPDATE
+"""
+_STILL_READ = """
+    SELECT FROM shards AS s, input_offsets AS i
+    WHERE s.shard = {0} AND s.epoch = {1} AND s.next_seq = {2} AND s.head_hash = {3}
+        AND i.topic = {4} AND i.topic_id = {5} AND i.partition = {6} AND i.next_offset = {7}
+    FOR NO KEY UPDATE
+"""
 
 
 class OffsetMovedError(Exception):
@@ -111,13 +124,10 @@ async def save_waiting(writes: Writes, books: Books, waiting: Waiting) -> None:
     """Write who waits now, take out whose waiting is over, and mark whose turn comes in a later transaction."""
     over, arrived = waiting.over, waiting.arrived
     writes.insert(_PARKED, [row for row in waiting.rows if row[1] not in over])
-    if over or arrived:
-        await writes.flush()
     if over:
-        await writes.connection.execute(
-            "DELETE FROM parked WHERE shard = $1 AND seq = ANY($2::bigint[])", books.shard, list(over)
-        )
+        writes.change(_RESUMED, (books.shard, list(over)))
     if arrived:
+        await writes.flush()
         await writes.connection.execute(
             "UPDATE parked SET arrived = true WHERE shard = $1 AND waits_for = ANY($2::uuid[]) AND NOT arrived",
             books.shard,
@@ -125,9 +135,10 @@ async def save_waiting(writes: Writes, books: Books, waiting: Waiting) -> None:
         )
 
 
-async def save_tenants(connection: Connection, books: Books) -> None:
-    """Write new tenants and closed periods. Raises: TenantMovedError."""
+async def save_tenants(writes: Writes, books: Books) -> None:
+    """Write new tenants and closed periods. Raises: TenantMovedError, NeedsLockError."""
     if books.new_tenants:
+        connection = writes.connection
         names = sorted(books.new_tenants)
         await connection.execute(
             "INSERT INTO tenants (tenant_id, shard) SELECT n, $2 FROM unnest($1::text[]) n ON CONFLICT DO NOTHING",
@@ -141,7 +152,7 @@ async def save_tenants(connection: Connection, books: Books) -> None:
             raise TenantMovedError(", ".join(row["tenant_id"] for row in elsewhere))
     if books.periods_closed:
         closed = [(tenant_id, books.closed_through[tenant_id]) for tenant_id in sorted(books.periods_closed)]
-        await connection.execute(
+        await writes.connection.execute(
             """
             INSERT INTO periods (shard, tenant_id, closed_through)
             SELECT $1, n.*
@@ -189,26 +200,47 @@ async def save_outbox(writes: Writes, shard: int, row: OutboxRow) -> None:
     writes.insert(_OUTBOX, [(shard, *last)])
 
 
+def still(shard: int, state: ShardState, swap: OffsetSwap | None) -> Change:
+    """Whether a shard and a read position stand where they stood, for `Writes`; locks both.
+
+    Whoever writes to a shard advances it, and whoever recovers it gives it another epoch: where it stands as it did
+    when it was read, nothing that was read of it since has changed. Raises: NeedsLockError.
+    """
+    stood = (shard, state.epoch, state.next_seq, state.head)
+    if swap is None:
+        return _STILL, stood
+    if swap.expected is None:
+        raise NeedsLockError
+    return _STILL_READ, (*stood, swap.topic, swap.topic_id, swap.partition, swap.expected)
+
+
 def advance_shard(books: Books, head: bytes) -> Change:
     """Where the shard stands now."""
     return _ADVANCE, (books.shard, books.next_seq, head, books.recorded_at)
 
 
 async def finish(writes: Writes, changes: Sequence[Change], swap: OffsetSwap | None) -> None:
-    """Write what waits, these changes and the read position. Raises: OffsetMovedError; the transaction must end then.
+    """Write what waits, these changes and the read position.
 
     The position moves from where this reader left it: a zombie's batch ends here.
+    Raises: OffsetMovedError; the transaction must end then. NeedsLockError; nothing was written then.
     """
     if swap is None:
-        await writes.flush(*changes)
+        if await writes.flush(*changes) is None and writes.ahead and changes:
+            raise MovedError("the shard has moved")
         return
     place = (swap.topic, swap.topic_id, swap.partition, swap.next_offset)
     moves = (_FIRST_OFFSET, place) if swap.expected is None else (_NEXT_OFFSET, (*place, swap.expected))
     if await writes.flush(*changes, moves) is None:
+        if writes.ahead:
+            raise MovedError("the shard or the read position has moved")
         raise OffsetMovedError(f"{swap.topic}[{swap.partition}] isn't at {swap.expected} any more")
 
 
 __all__ = [
+    "Change",
+    "MovedError",
+    "NeedsLockError",
     "OffsetMovedError",
     "TenantMovedError",
     "Waiting",
@@ -223,4 +255,5 @@ __all__ = [
     "save_outbox",
     "save_tenants",
     "save_waiting",
+    "still",
 ]

@@ -91,6 +91,9 @@ _KEYS = Target(
 )
 
 
+_GIVEN_BACK = "DELETE FROM idempotency_keys WHERE shard = {0} AND key = ANY({1}::uuid[]) {still}"
+
+
 async def save_journal(writes: Writes, books: Books, decided: Decided) -> None:
     """Write what came in, the entries and their postings."""
     event_rows, entry_rows, breached_rows, posting_rows = [], [], [], []
@@ -113,14 +116,11 @@ async def save_journal(writes: Writes, books: Books, decided: Decided) -> None:
 
 async def save_claims(writes: Writes, books: Books) -> None:
     """Write the keys that were claimed, and take out those that were given back."""
-    # Before the claims: a key that was given back may have been claimed again since.
     if books.released:
-        await writes.flush()
-        await writes.connection.execute(
-            "DELETE FROM idempotency_keys WHERE shard = $1 AND key = ANY($2::uuid[])",
-            books.shard,
-            [pgproto.UUID(key) for key in books.released],
-        )
+        writes.change(_GIVEN_BACK, (books.shard, [pgproto.UUID(key) for key in books.released]))
+        if not books.new_claims.keys().isdisjoint(books.released):
+            # Claimed again since, and in one statement the row would still be there.
+            await writes.flush()
     # In the order of the index, so that neighbours fall on one page.
     claims = sorted(books.new_claims.items())
     writes.insert(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 from zlib import crc32
 
@@ -20,6 +21,19 @@ Rows = Sequence[Sequence[Any]]
 
 TOGETHER_ROWS_MAX = 256
 """Of one table; with more, COPY is the faster way. Some eighty payments."""
+ROWS_BY_VALUE = 4
+"""Of each table; an array costs more than so many values do. What one event writes, mostly."""
+
+Change = tuple[str, Sequence[Any]]
+"""A statement and its parameters, which it has as {0}, {1}, …"""
+
+
+class NeedsLockError(Exception):
+    """What was decided ahead can't be written in one statement: it must be decided under its shard's lock."""
+
+
+class MovedError(NeedsLockError):
+    """What was decided ahead was decided on what isn't so any more; nothing of it was written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +48,21 @@ class Target:
     def names(self) -> str:
         return ", ".join(f'"{name}"' for name in self.columns)
 
-    def statement(self, before: int) -> str:
+    def each(self, before: int, count: int, where: str) -> str:
+        """Insert so many rows, a parameter a value, counted on from so many before."""
+        width = len(self.columns)
+        starts = range(before, before + count * width, width)
+        rows = (
+            ", ".join(f"${place}::{kind}" for place, kind in enumerate(self.columns.values(), start + 1))
+            for start in starts
+        )
+        values = ", ".join(f"({row})" for row in rows)
+        return (
+            f"INSERT INTO {self.table} ({self.names}) SELECT {self.names} FROM (VALUES {values}) AS n ({self.names})"
+            f" {where} {self.conflict}"
+        )
+
+    def statement(self, before: int, where: str = "") -> str:
         """Insert rows given as an array a column, the parameters counted on from so many before."""
         places = enumerate(self.columns.values(), before + 1)
         arrays = ", ".join(f"${place}::{'text' if kind == 'text[]' else kind}[]" for place, kind in places)
@@ -43,7 +71,7 @@ class Target:
         chosen = ", ".join(f'n."{name}"{"::text[]" if kind == "text[]" else ""}' for name, kind in columns)
         return (
             f"INSERT INTO {self.table} ({self.names}) SELECT {chosen} FROM unnest({arrays}) AS n ({self.names})"
-            f" {self.conflict}"
+            f" {where} {self.conflict}"
         )
 
     @cached_property
@@ -72,25 +100,51 @@ class Target:
 class Writes:
     """The writes of one database transaction, in order, kept until `flush`."""
 
-    def __init__(self, connection: Connection, *, staged: bool = False) -> None:
-        """`staged`: many rows that may be there already go by a temporary table."""
-        self.connection = connection
+    def __init__(self, connection: Connection, *, staged: bool = False, still: Change | None = None) -> None:
+        """`staged`: many rows that may be there already go by a temporary table.
+
+        `still`: a query that locks what the batch was decided on and has no row where that has changed. Nothing is
+        locked before; all is then written in one statement, or none of it, and it is a database transaction by itself.
+        """
+        self._connection = connection
+        self._still = still
         self._staged = staged
         self._stages: set[str] = set()
         self._waiting: dict[Target, list[Sequence[Any]]] = {}
+        self._changes: list[Change] = []
+
+    @property
+    def ahead(self) -> bool:
+        """Whether nothing is locked yet."""
+        return self._still is not None
+
+    @property
+    def connection(self) -> Connection:
+        """For what must be written or read by itself. Raises: NeedsLockError."""
+        if self._still is not None:
+            raise NeedsLockError
+        return self._connection
 
     def insert(self, target: Target, rows: Rows) -> None:
         """Insert these rows, each with all columns of the target, with those of the target that wait already."""
         if rows:
             self._waiting.setdefault(target, []).extend(rows)
 
-    async def flush(self, *changes: tuple[str, Sequence[Any]]) -> Any:
+    def change(self, text: str, values: Sequence[Any]) -> None:
+        """Make this change, too, of other rows than those that wait. It has {still} after its conditions."""
+        self._changes.append((text, values))
+
+    async def flush(self, *last: Change) -> Any:
         """Write what waits, and make these changes with it; returns the one value that the last of them gives.
 
-        A change has its parameters as {0}, {1}, …, and RETURNING one column.
+        They have {still} after their conditions, and RETURNING one column. Raises: NeedsLockError.
         """
         waiting, self._waiting = self._waiting, {}
-        if max(map(len, waiting.values()), default=0) > TOGETHER_ROWS_MAX:
+        changes, self._changes = [*self._changes, *last], []
+        many = max(map(len, waiting.values()), default=0) > TOGETHER_ROWS_MAX
+        if self._still is not None and (many or ((waiting or changes) and not last)):
+            raise NeedsLockError
+        if many:
             for target, rows in waiting.items():
                 await self._alone(target, rows)
             waiting = {}
@@ -100,43 +154,69 @@ class Writes:
         if not target.conflict:
             await self._copy(target.table, target, rows)
         elif not self._staged or len(rows) <= TOGETHER_ROWS_MAX:
-            await self.connection.execute(target.statement(0), *target.arrays(rows))
+            await self._connection.execute(target.statement(0), *target.arrays(rows))
         else:
             await self._by_stage(target, rows)
 
     async def _by_stage(self, target: Target, rows: Rows) -> None:
         clear = f"TRUNCATE {target.stage}" if target.stage in self._stages else target.stage_made
         self._stages.add(target.stage)
-        await self.connection.execute(clear)
+        await self._connection.execute(clear)
         await self._copy(target.stage, target, rows)
-        await self.connection.execute(target.unstaged)
+        await self._connection.execute(target.unstaged)
 
     async def _copy(self, table: str, target: Target, rows: Rows) -> None:
-        await self.connection.copy_records_to_table(table, records=rows, columns=list(target.columns))
+        await self._connection.copy_records_to_table(table, records=rows, columns=list(target.columns))
 
-    async def _together(self, waiting: Mapping[Target, Rows], changes: Sequence[tuple[str, Sequence[Any]]]) -> Any:
+    async def _together(self, waiting: Mapping[Target, Rows], changes: Sequence[Change]) -> Any:
         if not waiting and not changes:
             return None
-        values = [array for target, rows in waiting.items() for array in target.arrays(rows)]
+        few = max(map(len, waiting.values()), default=0) <= ROWS_BY_VALUE
+        values: list[Any] = []
+        for target, rows in waiting.items():
+            values += chain.from_iterable(rows) if few else target.arrays(rows)
         for _, arguments in changes:
             values += arguments
-        text = _one_statement(tuple(waiting), tuple((change, len(arguments)) for change, arguments in changes))
-        return await self.connection.fetchval(text, *values)
+        parts = tuple((target, len(rows) if few else None) for target, rows in waiting.items())
+        shapes = tuple((change, len(arguments)) for change, arguments in changes)
+        if self._still is None:
+            return await self._connection.fetchval(_one_statement(parts, shapes), *values)
+        still, arguments = self._still
+        return await self._connection.fetchval(
+            _one_statement(parts, shapes, (still, len(arguments))), *values, *arguments
+        )
 
 
-@lru_cache(maxsize=512)
-def _one_statement(targets: Sequence[Target], changes: Sequence[tuple[str, int]]) -> str:
+@lru_cache(maxsize=1024)
+def _one_statement(
+    targets: Sequence[tuple[Target, int | None]],
+    changes: Sequence[tuple[str, int]],
+    still: tuple[str, int] | None = None,
+) -> str:
+    """All of it, the parameters in this order; nothing where `still` has no row.
+
+    `targets`: each with how many rows it gets one by one, None by arrays.
+    An EXISTS that depends on nothing is answered before the first row is written, and so the lock is taken before.
+    """
     parts: list[str] = []
     values = 0
-    for target in targets:
-        parts.append(f"part{len(parts)} AS ({target.statement(values)})")
-        values += len(target.columns)
+    holds = "" if still is None else "EXISTS (SELECT FROM still)"
+    where = holds and f"WHERE {holds}"
+    for target, count in targets:
+        insert = target.statement(values, where) if count is None else target.each(values, count, where)
+        parts.append(f"part{len(parts)} AS ({insert})")
+        values += len(target.columns) * (1 if count is None else count)
     for change, count in changes:
-        places = [f"${place}" for place in range(values + 1, values + 1 + count)]
-        parts.append(f"part{len(parts)} AS ({change.format(*places)})")
+        parts.append(f"part{len(parts)} AS ({change.format(*_places(values, count), still=holds and f'AND {holds}')})")
         values += count
-    answer = f"TABLE part{len(parts) - 1}" if changes else "SELECT NULL"
+    answer = f"TABLE part{len(parts) - 1}" if changes and " RETURNING " in changes[-1][0] else "SELECT NULL"
+    if still is not None:
+        parts.insert(0, f"still AS MATERIALIZED ({still[0].format(*_places(values, still[1]))})")
     return f"WITH {', '.join(parts)} {answer}"
+
+
+def _places(before: int, count: int) -> list[str]:
+    return [f"${place}" for place in range(before + 1, before + 1 + count)]
 
 
 def _array_text(texts: Sequence[str]) -> str:

@@ -5,46 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from consumers.translate import read_command
 from infra.devstack import RunningStack
-from infra.ledger import Ledger
 from infra.postgres import writes
 from infra.settings import Settings
 from tests.coherence import assert_coherent
-from tests.fixtures.cards import OWNER, card_payment
 from tests.fixtures.database import database
 from tests.fixtures.desk import Desk, Envelope, desk_on, envelope, event_of, payment, post, refund
+from tests.fixtures.statements import counted
 
 ROWS = 120_000
-
-
-class CountingPool:
-    """A pool whose connections say what they are asked."""
-
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
-        self.statements: Counter[str] = Counter()
-
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
-        async with self._pool.acquire() as connection:
-            with connection.query_logger(self._note):
-                yield connection
-
-    async def fetch(self, *arguments: Any) -> Any:
-        async with self.acquire() as connection:
-            return await connection.fetch(*arguments)
-
-    def _note(self, record: Any) -> None:
-        self.statements[" ".join(record.query.split())] += 1
 
 
 def every_kind(number: int) -> list[Envelope]:
@@ -71,22 +46,21 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(
     copies: Counter[str] = Counter()
     copy = asyncpg.Connection.copy_records_to_table
 
-    async def counted(self: Any, table: str, **more: Any) -> Any:
+    async def copied(self: Any, table: str, **more: Any) -> Any:
         copies[table] += 1
         return await copy(self, table, **more)
 
-    monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", counted)
+    monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", copied)
     async with desk_on(ledger_settings) as desk:
-        pool = CountingPool(desk.pool)
-        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
+        statements = counted(desk)
         await desk.apply(*every_kind(0))
         asked = []
         numbers = iter(range(1, 10_000))
         for size in (10, 50, 1_000, 1_500):
-            pool.statements.clear()
+            statements.clear()
             copies.clear()
             await desk.apply(*(event for _ in range(size // 10) for event in every_kind(next(numbers))))
-            asked.append((pool.statements.copy(), copies.copy()))
+            asked.append((statements.copy(), copies.copy()))
         # Few rows go all in one statement, many by one COPY a table.
         assert asked[0] == asked[1]
         assert asked[2] == asked[3]
@@ -97,37 +71,6 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(
         assert len(await desk.entries()) == 257 * 8
         async with desk.pool.acquire() as connection:
             await assert_coherent(connection)
-
-
-async def test_a_payment_alone_takes_four_round_trips(ledger_settings: Settings) -> None:
-    async with desk_on(ledger_settings) as desk:
-        pool = CountingPool(desk.pool)
-        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
-        await desk.apply(payment("p0"))
-        pool.statements.clear()
-        await desk.apply(payment("p1"))
-        assert [text.split()[0] for text in pool.statements] == ["BEGIN;", "SELECT", "WITH", "COMMIT"]
-
-
-async def test_a_card_payment_alone_takes_four_round_trips(ledger_settings: Settings) -> None:
-    owner = {"owner_type": "employee", "owner_ref": OWNER}
-    line = {"line_of_credit_id": "l1", "expense_category": "food", "currency": "EUR", "credits_limit": 1_000}
-    made = (
-        ("expense_category.create.v1", {"code": "food", "name": "Food", "match": [{}]}),
-        ("line_of_credit.create.v1", line | owner),
-        ("card.assign.v1", {"card_id": "c1"} | owner),
-    )
-    async with desk_on(ledger_settings) as desk:
-        pool = CountingPool(desk.pool)
-        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
-        await desk.apply(*(envelope(name, **data) for name, data in made))
-        await desk.apply(envelope("authorization.requested.v1", **card_payment("x0")))
-        pool.statements.clear()
-        result = await desk.apply(envelope("authorization.requested.v1", **card_payment("x1")))
-        assert [text.split()[0] for text in pool.statements] == ["BEGIN;", "SELECT", "WITH", "COMMIT"]
-        assert result.applied == 1
-        decided = await desk.pool.fetch("SELECT decision FROM authorizations ORDER BY external_id")
-        assert [row["decision"] for row in decided] == ["approved", "approved"]
 
 
 EVERYTHING = (
@@ -183,11 +126,11 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
 
 async def test_what_is_committed_while_a_batch_waits_for_its_shard_is_seen_by_it(ledger_settings: Settings) -> None:
     async with desk_on(ledger_settings) as desk:
-        pool = CountingPool(desk.pool)
-        desk.ledger = Ledger(pool, desk.rules, read_command)  # type: ignore[arg-type]
+        statements = counted(desk)
         await desk.apply(payment("p0"))
-        pool.statements.clear()
+        statements.clear()
         shard, twice = await desk.shard(), desk.event(payment("p1"))
+        desk.ledger._locked_until[shard] = float("inf")
         assert twice.natural is not None
         other = await asyncpg.connect(ledger_settings.asyncpg_dsn)
         try:
@@ -201,7 +144,7 @@ async def test_what_is_committed_while_a_batch_waits_for_its_shard_is_seen_by_it
                 await other.execute("INSERT INTO idempotency_keys VALUES ($1, $2, $3, $4, 1)", *claim)
             assert (await waiting).duplicates == 1
             # Had it read with the snapshot of before, the constraint on the key would have made it try again.
-            assert [text.split()[0] for text in pool.statements] == ["BEGIN;", "SELECT", "COMMIT"]
+            assert [text.split()[0] for text in statements] == ["BEGIN;", "SELECT", "COMMIT"]
         finally:
             await other.close()
 

@@ -1,0 +1,289 @@
+"""Batches decided before their shard is locked: written whole, and only if nothing has changed since they looked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+import infra.ledger
+from infra.ledger import AHEAD_MOST
+from infra.postgres.errors import TransientError
+from infra.postgres.save import OffsetMovedError
+from infra.postgres.writes import Writes
+from infra.records import OffsetSwap
+from infra.settings import Settings
+from tests.coherence import assert_coherent
+from tests.fixtures.cards import OWNER, card_payment
+from tests.fixtures.desk import TOPIC_ID, Desk, desk_on, envelope, payment, refund
+from tests.fixtures.statements import counted
+
+AHEAD = "SELECT WITH"
+
+
+def swap(expected: int | None, next_offset: int) -> OffsetSwap:
+    return OffsetSwap("ledger.payments", TOPIC_ID, 0, expected, next_offset)
+
+
+@asynccontextmanager
+async def meanwhile(does: Callable[[], Awaitable[Any]]) -> AsyncIterator[list[bool]]:
+    """Let this happen once, between what a batch reads and what it writes. Tells of each batch whether it was ahead."""
+    save_batch, tries = infra.ledger.save_batch, list[bool]()
+
+    async def save(*arguments: Any, ahead: bool = False, **named: Any) -> Any:
+        tries.append(ahead)
+        if len(tries) == 1:
+            await does()
+        return await save_batch(*arguments, ahead=ahead, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(infra.ledger, "save_batch", save)
+        yield tries
+
+
+async def coherent(desk: Desk) -> None:
+    async with desk.pool.acquire() as connection:
+        await assert_coherent(connection)
+
+
+# --- how many round trips -------------------------------------------------------------------------------------------
+
+
+async def test_a_payment_alone_takes_two_round_trips(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk:
+        statements = counted(desk)
+        await desk.apply(payment("p0"))
+        statements.clear()
+        await desk.apply(payment("p1"))
+        assert " ".join(text.split()[0] for text in statements) == AHEAD
+
+
+async def test_a_card_payment_alone_takes_two_round_trips(ledger_settings: Settings) -> None:
+    owner = {"owner_type": "employee", "owner_ref": OWNER}
+    line = {"line_of_credit_id": "l1", "expense_category": "food", "currency": "EUR", "credits_limit": 1_000}
+    made = (
+        ("expense_category.create.v1", {"code": "food", "name": "Food", "match": [{}]}),
+        ("line_of_credit.create.v1", line | owner),
+        ("card.assign.v1", {"card_id": "c1"} | owner),
+    )
+    async with desk_on(ledger_settings) as desk:
+        statements = counted(desk)
+        await desk.apply(*(envelope(name, **data) for name, data in made))
+        await desk.apply(envelope("authorization.requested.v1", **card_payment("x0")))
+        statements.clear()
+        result = await desk.apply(envelope("authorization.requested.v1", **card_payment("x1")))
+        assert " ".join(text.split()[0] for text in statements) == AHEAD
+        assert result.applied == 1
+        decided = await desk.pool.fetch("SELECT decision FROM authorizations ORDER BY external_id")
+        assert [row["decision"] for row in decided] == ["approved", "approved"]
+
+
+async def test_an_event_parked_and_resumed_is_decided_ahead(lone_desk: Desk) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    statements = counted(desk)
+    assert (await desk.apply(refund("r1", payment_id="p1"))).parked == 1
+    assert (await desk.apply(payment("p1"))).applied == 2
+    assert not any(text.startswith("BEGIN") for text in statements)
+    assert await desk.pool.fetchval("SELECT count(*) FROM parked") == 0
+    await coherent(desk)
+
+
+async def test_a_batch_of_many_is_decided_under_the_lock_at_once(lone_desk: Desk) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    async with meanwhile(nothing) as tries:
+        await desk.apply(*(payment(f"many-{number}") for number in range(AHEAD_MOST + 1)))
+        await desk.apply(*(payment(f"few-{number}") for number in range(AHEAD_MOST)))
+    assert tries == [False, True]
+    await coherent(desk)
+
+
+async def nothing() -> None:
+    pass
+
+
+# --- what changes in between ----------------------------------------------------------------------------------------
+
+
+async def test_what_another_process_writes_in_between_is_not_overwritten(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as other:
+        await desk.apply(payment("p0"))
+        async with meanwhile(lambda: other.apply(payment("p1"))) as tries:
+            await desk.apply(payment("p2"))
+        # Ours ahead, theirs ahead, ours again.
+        assert tries == [True, True, False]
+        assert await desk.balances() == {"platform:cash": 3_000, "customer_balance:c1": -3_000}
+        await coherent(desk)
+
+
+async def test_the_same_event_in_between_counts_once(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as other:
+        await desk.apply(payment("p0"))
+        twice = desk.event(payment("p1"))
+        async with meanwhile(lambda: other.apply_events([twice])):
+            assert (await desk.apply_events([twice])).duplicates == 1
+        assert await desk.balances() == {"platform:cash": 2_000, "customer_balance:c1": -2_000}
+        await coherent(desk)
+
+
+async def test_a_key_that_is_taken_after_all_is_found_under_the_lock(lone_desk: Desk) -> None:
+    """Even where somebody claimed it and advanced nothing, which nobody does."""
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    twice = desk.event(payment("p1"))
+    claim = (await desk.shard(), twice.natural, twice.fingerprint)
+
+    async def claims() -> None:
+        await desk.pool.execute("INSERT INTO idempotency_keys VALUES ($1, encode($2, 'hex')::uuid, 1, $3, 1)", *claim)
+
+    async with meanwhile(claims) as tries:
+        assert (await desk.apply_events([twice])).duplicates == 1
+    assert tries == [True, False]
+
+
+async def test_a_recovery_in_between_is_noticed(lone_desk: Desk) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    async with meanwhile(lambda: desk.pool.execute("UPDATE shards SET epoch = epoch + 1")) as tries:
+        await desk.apply(payment("p1"))
+    assert tries == [True, False]
+    assert {row["epoch"] for row in await desk.pool.fetch("SELECT epoch FROM outbox")} == {1, 2}
+
+
+async def test_a_shard_that_another_process_writes_to_is_locked_first_for_a_while(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as other:
+        await desk.apply(payment("p0"))
+        async with meanwhile(lambda: other.apply(payment("p1"))) as tries:
+            await desk.apply(payment("p2"))
+            await desk.apply(payment("p3"))
+            desk.ledger._locked_until.clear()
+            await desk.apply(payment("p4"))
+        assert tries == [True, True, False, False, True]
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_batch_that_waits_to_write_goes_by_what_is_committed_then(
+    ledger_settings: Settings, *, commits: bool
+) -> None:
+    """Its statement began before the other one's commit, and its snapshot hasn't got it."""
+    async with desk_on(ledger_settings) as desk:
+        await desk.apply(payment("p0"))
+        shard = await desk.shard()
+        holder, watcher = [await asyncpg.connect(ledger_settings.asyncpg_dsn) for _ in range(2)]
+        holds = holder.transaction()
+        try:
+            await holds.start()
+            await holder.execute("UPDATE shards SET last_recorded_at = last_recorded_at WHERE shard = $1", shard)
+            if commits:
+                await holder.execute("UPDATE shards SET next_seq = next_seq + 1 WHERE shard = $1", shard)
+            async with meanwhile(nothing) as tries:
+                waiting = asyncio.create_task(desk.apply(payment("p1")))
+                async with asyncio.timeout(10):
+                    while not await watcher.fetchval(WAITING):  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+                await (holds.commit() if commits else holds.rollback())
+                assert (await waiting).applied == 1
+            assert tries == ([True, False] if commits else [True])
+            assert await desk.balances() == {"platform:cash": 2_000, "customer_balance:c1": -2_000}
+        finally:
+            await holder.close()
+            await watcher.close()
+
+
+# --- the read position ----------------------------------------------------------------------------------------------
+
+
+async def test_a_partition_that_was_never_read_begins_under_the_lock(lone_desk: Desk) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    async with meanwhile(nothing) as tries:
+        await desk.swap([payment("p1")], swap(None, 5))
+        await desk.swap([payment("p2")], swap(5, 9))
+    assert tries == [False, True]
+    assert await desk.pool.fetchval("SELECT next_offset FROM input_offsets") == 9
+
+
+@pytest.mark.parametrize("empty", [False, True])
+async def test_a_reader_that_was_overtaken_writes_nothing(ledger_settings: Settings, *, empty: bool) -> None:
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as successor:
+        await desk.swap([payment("p0")], swap(None, 5))
+        theirs = payment("p0") if empty else payment("p1")
+        async with meanwhile(lambda: successor.swap([payment("p2")], swap(5, 9))):
+            with pytest.raises(OffsetMovedError):
+                await desk.swap([theirs], swap(5, 6))
+        assert await desk.balances() == {"platform:cash": 2_000, "customer_balance:c1": -2_000}
+        assert await desk.pool.fetchval("SELECT next_offset FROM input_offsets") == 9
+        await coherent(desk)
+
+
+async def test_a_read_position_that_moved_alone_stops_a_batch_too(lone_desk: Desk) -> None:
+    """The shard stands where it stood: duplicates move nothing but the position."""
+    desk = lone_desk
+    await desk.swap([payment("p0")], swap(None, 5))
+    async with meanwhile(lambda: desk.pool.execute("UPDATE input_offsets SET next_offset = 6")):
+        with pytest.raises(OffsetMovedError):
+            await desk.swap([payment("p1")], swap(5, 9))
+    assert await desk.balances() == {"platform:cash": 1_000, "customer_balance:c1": -1_000}
+    await coherent(desk)
+
+
+async def test_a_shard_that_moved_alone_moves_no_read_position_without_its_events(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as other:
+        await desk.swap([payment("p0")], swap(None, 5))
+        async with meanwhile(lambda: other.apply(payment("p1"))):
+            assert (await desk.swap([payment("p2")], swap(5, 9))).applied == 1
+        assert await desk.balances() == {"platform:cash": 3_000, "customer_balance:c1": -3_000}
+        assert await desk.pool.fetchval("SELECT next_offset FROM input_offsets") == 9
+        await coherent(desk)
+
+
+# --- what doesn't go in one statement -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(payment("p1", tenant="newcomer"), id="a new tenant"),
+        pytest.param(envelope("period.close.v1", through="2026-01-31"), id="a closed period"),
+        pytest.param(
+            envelope("account.update.v1", name="customer_balance:c1", status="frozen"), id="a changed account"
+        ),
+    ],
+)
+async def test_what_needs_the_lock_is_written_once_under_it(lone_desk: Desk, document: dict[str, Any]) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    async with meanwhile(nothing) as tries:
+        assert (await desk.apply(document)).applied == 1
+    assert tries == [True, False]
+    assert set(desk.ledger._locked_until.values()) == {0.0}
+    await coherent(desk)
+
+
+async def test_a_batch_whose_answer_is_lost_is_not_believed_and_not_done_twice(
+    lone_desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    flush = Writes.flush
+
+    async def writes_and_breaks(writes: Writes, *changes: Any) -> None:
+        await flush(writes, *changes)
+        raise ConnectionResetError("the answer is lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Writes, "flush", writes_and_breaks)
+        with pytest.raises(TransientError):
+            await desk.apply(payment("p1"))
+    assert (await desk.apply(payment("p1"))).duplicates == 1
+    await desk.apply(payment("p2"))
+    assert (await desk.balances())["platform:cash"] == 3_000
+    await coherent(desk)
