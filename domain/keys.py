@@ -5,6 +5,7 @@ Natural keys name a business fact, publisher keys are chosen by whoever sends it
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
 
@@ -19,6 +20,8 @@ def _key(tenant_id: str, space: str, kind: str, parts: tuple[str | None, ...]) -
     return Key(blake2b(text.encode(), digest_size=16).digest())
 
 
+# One event names what it is about again and again: where it is read, looked for, decided and written.
+@lru_cache(maxsize=8_192)
 def natural_key(tenant_id: str, kind: str, *parts: str | None) -> Key:
     """The key of a business fact, or of the thing that it made: (tenant, `refund`, provider, refund_id)."""
     return _key(tenant_id, "N", kind, parts)
