@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,6 +15,7 @@ from domain.events import Event
 from domain.keys import Key, conflict_key
 from domain.needs import Needs
 from domain.rejections import RejectionCode
+from infra.ahead import Ahead
 from infra.defect_budget import DefectBudget
 from infra.faultpoints import reached
 from infra.memory import Memory, memory_of
@@ -42,11 +41,6 @@ log = logging.getLogger(__name__)
 
 EXPIRED_MAX = 1_000
 """How many holds one database transaction ends: an authorization must not wait long for it."""
-
-AHEAD_MOST = 64
-"""So many events at most are decided before their shard is locked: what more of them write goes by COPY."""
-LOCKED_SECONDS = 5.0
-"""So long after another process wrote to a shard between our look and our writing it is locked first."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -83,7 +77,7 @@ class Ledger:
         self._resolvers = resolvers or Resolvers(credit_reader(pool))
         self._turns = Turns(rules.batch_seconds_max)
         self._memories: dict[int, Memory] = {}
-        self._locked_until: defaultdict[int, float] = defaultdict(float)
+        self._ahead = Ahead()
         self._tenants = TenantShards(pool, rules)
         self._defects = DefectBudget()
 
@@ -233,23 +227,16 @@ class Ledger:
                 return decide_batch(events, books)
 
         keys, cards = _keys_of(events, dead_letters), self._resolvers.cards_of(asked)
-        if self._goes_ahead(shard, events, offsets):
+        if self._ahead.suits(shard, len(events), offsets):
             try:
                 return await self._in_transaction(
                     shard, keys, needs, choose, dead_letters, offsets, cards=cards, ahead=True
                 )
             except MovedError:
-                # Another process writes to the shard, too: it may do so again, and what was decided is lost each time.
-                self._locked_until[shard] = time.monotonic() + LOCKED_SECONDS
+                self._ahead.overtaken(shard)
             except (NeedsLockError, UnstorableError) as error:
                 log.debug("shard %s: decided again under its lock: %r", shard, error)
         return await self._in_transaction(shard, keys, needs, choose, dead_letters, offsets, cards=cards)
-
-    def _goes_ahead(self, shard: int, events: Sequence[Event], offsets: OffsetSwap | None) -> bool:
-        """Whether a batch is decided before its shard is locked."""
-        # A partition's first batch has no position that could be locked.
-        begun = offsets is None or offsets.expected is not None
-        return begun and 0 < len(events) <= AHEAD_MOST and time.monotonic() >= self._locked_until[shard]
 
     async def _load(self, connection: Connection, books: Books, needs: Needs, look: FirstLook | None) -> None:
         if not needs.tenants:
@@ -305,7 +292,9 @@ class Ledger:
                 raise
             raise mine from error
         reached("ledger.committed")
-        self._remember(books, state.head if row is None else row.head_hash)
+        if not ahead or row is not None or offsets is not None:
+            # Else nothing was written, and nobody looked whether what was read was of one moment.
+            self._remember(books, state.head if row is None else row.head_hash)
         if row is not None:
             self._committed(shard, row)
         return result

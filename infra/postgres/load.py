@@ -1,6 +1,7 @@
 """Load: what a batch must see, in as many queries whatever its size.
 
-The shard's row is locked first and held to commit, so that what is read here is still true when it is saved.
+What is read here is still true when it is saved: either the shard's row is locked first and held to commit, or it is
+locked when it is saved, and nothing is where it has moved.
 """
 
 from __future__ import annotations

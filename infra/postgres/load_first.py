@@ -74,7 +74,7 @@ class FirstLook:
 async def look_first(
     connection: Connection, shard: int, *, keys: Iterable[Key], needs: Needs, cards: Collection[tuple[str, str]] = ()
 ) -> FirstLook:
-    """Read what every batch needs. The shard must be locked already: only then nothing changes any more.
+    """Read what every batch needs.
 
     `cards`: tenant and card of those whose credit is wanted.
     """

@@ -1,4 +1,4 @@
-"""The one kind of database transaction that writes to the ledger: it locks its shard first and holds it to commit."""
+"""The database transaction of many statements that writes to the ledger: it locks its shard and holds it to commit."""
 
 from __future__ import annotations
 

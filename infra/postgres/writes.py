@@ -1,8 +1,9 @@
 """What a batch writes: many rows by COPY, statement after statement; few rows all in one statement.
 
-A round trip costs more than the rows of one event do. Rows that may be there already go by arrays, or, where a
-connection writes many batches, by COPY into a temporary table first. All ways the same rows are written, by the same
-constraints and triggers. Statements that share one see the same snapshot: what must see another's rows flushes before.
+A round trip costs more than the rows of one event do, and one statement can be the whole database transaction. Rows
+that may be there already go by arrays or, where a connection writes many batches, by COPY into a temporary table first.
+All ways the same rows are written, by the same constraints and triggers. Statements that share one see the same
+snapshot: what must see another's rows flushes before.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 import infra.ledger
-from infra.ledger import AHEAD_MOST
+from infra.ahead import EVENTS_MOST
 from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError
 from infra.postgres.writes import Writes
@@ -97,8 +97,8 @@ async def test_a_batch_of_many_is_decided_under_the_lock_at_once(lone_desk: Desk
     desk = lone_desk
     await desk.apply(payment("p0"))
     async with meanwhile(nothing) as tries:
-        await desk.apply(*(payment(f"many-{number}") for number in range(AHEAD_MOST + 1)))
-        await desk.apply(*(payment(f"few-{number}") for number in range(AHEAD_MOST)))
+        await desk.apply(*(payment(f"many-{number}") for number in range(EVENTS_MOST + 1)))
+        await desk.apply(*(payment(f"few-{number}") for number in range(EVENTS_MOST)))
     assert tries == [False, True]
     await coherent(desk)
 
@@ -146,6 +146,20 @@ async def test_a_key_that_is_taken_after_all_is_found_under_the_lock(lone_desk: 
     assert tries == [True, False]
 
 
+async def test_what_nobody_checked_is_not_kept_in_memory(ledger_settings: Settings) -> None:
+    """What was read may be of two moments, and after a failover the shard may stand at the first of them again."""
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as other:
+        await desk.apply(payment("p0"))
+        shard = await desk.shard()
+        async with meanwhile(lambda: other.apply(payment("p1"))) as tries:
+            assert (await desk.apply(payment("p0"))).duplicates == 1
+        assert tries == [True, True]
+        assert shard not in desk.ledger._memories
+        await desk.swap([payment("p0")], swap(None, 5))
+        await desk.swap([payment("p0")], swap(5, 6))
+        assert shard in desk.ledger._memories
+
+
 async def test_a_recovery_in_between_is_noticed(lone_desk: Desk) -> None:
     desk = lone_desk
     await desk.apply(payment("p0"))
@@ -161,7 +175,7 @@ async def test_a_shard_that_another_process_writes_to_is_locked_first_for_a_whil
         async with meanwhile(lambda: other.apply(payment("p1"))) as tries:
             await desk.apply(payment("p2"))
             await desk.apply(payment("p3"))
-            desk.ledger._locked_until.clear()
+            desk.ledger._ahead._locked_until.clear()
             await desk.apply(payment("p4"))
         assert tries == [True, True, False, False, True]
 
@@ -264,7 +278,7 @@ async def test_what_needs_the_lock_is_written_once_under_it(lone_desk: Desk, doc
     async with meanwhile(nothing) as tries:
         assert (await desk.apply(document)).applied == 1
     assert tries == [True, False]
-    assert set(desk.ledger._locked_until.values()) == {0.0}
+    assert not desk.ledger._ahead._locked_until
     await coherent(desk)
 
 

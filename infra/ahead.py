@@ -1,0 +1,34 @@
+"""Which batches are decided before their shard is locked: small ones, on shards that nobody else writes to just now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from infra.records import OffsetSwap
+
+EVENTS_MOST = 64
+"""What more events write goes by COPY, statement after statement, and that needs the lock."""
+LOCKED_SECONDS = 5.0
+"""So long a shard is locked first after another process wrote to it between our look and our writing."""
+
+
+class Ahead:
+    """What a process knows of its shards."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._locked_until: dict[int, float] = {}
+
+    def suits(self, shard: int, events: int, offsets: OffsetSwap | None) -> bool:
+        """Whether a batch of so many events is decided ahead."""
+        if not 0 < events <= EVENTS_MOST:
+            return False
+        if offsets is not None and offsets.expected is None:
+            # A partition that was never read has no position that could be locked.
+            return False
+        return self._clock() >= self._locked_until.get(shard, 0.0)
+
+    def overtaken(self, shard: int) -> None:
+        """Another process wrote to the shard meanwhile. It may do so again, and what was decided is lost each time."""
+        self._locked_until[shard] = self._clock() + LOCKED_SECONDS
