@@ -136,9 +136,13 @@ class Books:
         self.lines[key] = self.changed_lines[key] = line
 
     def ancestors(self, account: Account) -> Iterator[Account]:
-        """Parent, grandparent, … as far as loaded."""
+        """Parent, grandparent, … as far as loaded. Raises: ValueError, where they were loaded at different times."""
+        passed = {account.account_id}
         parent_id = account.parent_id
         while parent_id is not None:
+            if parent_id in passed:
+                raise ValueError(f"account {parent_id} is above itself")
+            passed.add(parent_id)
             parent = self.accounts_by_id[parent_id]
             yield parent
             parent_id = parent.parent_id

@@ -10,7 +10,7 @@ from infra.records import OffsetSwap
 EVENTS_MOST = 64
 """What more events write goes by COPY, statement after statement, and that needs the lock."""
 LOCKED_SECONDS = 5.0
-"""So long a shard is locked first after another process wrote to it between our look and our writing."""
+"""So long a shard is locked first after something was decided in vain."""
 
 
 class Ahead:
@@ -29,6 +29,6 @@ class Ahead:
             return False
         return self._clock() >= self._locked_until.get(shard, 0.0)
 
-    def overtaken(self, shard: int) -> None:
-        """Another process wrote to the shard meanwhile. It may do so again, and what was decided is lost each time."""
+    def in_vain(self, shard: int) -> None:
+        """Another process wrote to the shard meanwhile, or there were too many rows: it may be so again."""
         self._locked_until[shard] = self._clock() + LOCKED_SECONDS

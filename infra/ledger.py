@@ -27,7 +27,7 @@ from infra.postgres.load_cards import load_expired
 from infra.postgres.load_credit import credit_reader
 from infra.postgres.load_due import anything_due
 from infra.postgres.transaction import shard_locked
-from infra.postgres.writes import MovedError, NeedsLockError
+from infra.postgres.writes import MovedError, NeedsLockError, TooManyRowsError
 from infra.records import DeadLetter, OffsetSwap, Origin
 from infra.resolvers.resolving import Resolvers
 from infra.results import BatchResult
@@ -208,9 +208,10 @@ class Ledger:
     ) -> BatchResult:
         needs = _needs_of(events)
         asked = self._resolvers.by_data(events)
+        ahead = self._ahead.suits(shard, len(events), offsets)
 
         async def choose(connection: Connection, books: Books, look: FirstLook) -> Decided:
-            with _deciding(shard, events):
+            with _deciding(shard, events, ahead=ahead):
                 self._resolvers.answer(asked, look.credit)
             for event in asked:
                 load.name_needs(event, needs)
@@ -223,19 +224,21 @@ class Ledger:
             if again:
                 await load.load_claims(connection, books, again)
             await self._load(connection, books, needs, look)
-            with _deciding(shard, events):
+            with _deciding(shard, events, ahead=ahead):
                 return decide_batch(events, books)
 
         keys, cards = _keys_of(events, dead_letters), self._resolvers.cards_of(asked)
-        if self._ahead.suits(shard, len(events), offsets):
+        if ahead:
             try:
                 return await self._in_transaction(
                     shard, keys, needs, choose, dead_letters, offsets, cards=cards, ahead=True
                 )
-            except MovedError:
-                self._ahead.overtaken(shard)
+            except (MovedError, TooManyRowsError):
+                self._ahead.in_vain(shard)
             except (NeedsLockError, UnstorableError) as error:
+                # What failed may have been read at different times.
                 log.debug("shard %s: decided again under its lock: %r", shard, error)
+            ahead = False
         return await self._in_transaction(shard, keys, needs, choose, dead_letters, offsets, cards=cards)
 
     async def _load(self, connection: Connection, books: Books, needs: Needs, look: FirstLook | None) -> None:
@@ -334,12 +337,13 @@ class Ledger:
 
 
 @contextmanager
-def _deciding(shard: int, events: Sequence[Event]) -> Iterator[None]:
+def _deciding(shard: int, events: Sequence[Event], *, ahead: bool) -> Iterator[None]:
     """Raises: UndecidableError, for whatever this program fails with on one of these events."""
     try:
         yield
     except Exception as error:
-        log.exception("shard %s: a batch of %s can't be decided", shard, len(events))
+        if not ahead:
+            log.exception("shard %s: a batch of %s can't be decided", shard, len(events))
         raise UndecidableError(f"{type(error).__name__}: {error}") from error
 
 

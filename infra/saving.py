@@ -136,7 +136,8 @@ class Saving:
             for _, letter in letters:
                 writer.dead_letter(letter, rules.group)
         except Exception as error:
-            log.exception("shard %s: the outputs of a batch can't be written", books.shard)
+            if not self._writes.ahead:
+                log.exception("shard %s: the outputs of a batch can't be written", books.shard)
             raise UndecidableError(f"{type(error).__name__}: {error}") from error
         return writer
 

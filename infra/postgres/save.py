@@ -80,17 +80,17 @@ _NEXT_OFFSET = """
     WHERE topic = {0} AND topic_id = {1} AND partition = {2} AND next_offset = {4} {still}
     RETURNING next_offset
 """
-# Under READ COMMITTED a row that another one holds is waited for, and looked at again as it is then.
+# Whoever holds a row is not waited for: when the wait is over the time that was decided at may be long past.
 _STILL = """
     SELECT FROM shards
     WHERE shard = {0} AND epoch = {1} AND next_seq = {2} AND head_hash = {3}
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 """
 _STILL_READ = """
     SELECT FROM shards AS s, input_offsets AS i
     WHERE s.shard = {0} AND s.epoch = {1} AND s.next_seq = {2} AND s.head_hash = {3}
         AND i.topic = {4} AND i.topic_id = {5} AND i.partition = {6} AND i.next_offset = {7}
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 """
 
 
@@ -201,7 +201,7 @@ async def save_outbox(writes: Writes, shard: int, row: OutboxRow) -> None:
 
 
 def still(shard: int, state: ShardState, swap: OffsetSwap | None) -> Change:
-    """Whether a shard and a read position stand where they stood, for `Writes`; locks both.
+    """Whether a shard and a read position stand where they stood and nobody holds them, for `Writes`; locks both.
 
     Whoever writes to a shard advances it, and whoever recovers it gives it another epoch: where it stands as it did
     when it was read, nothing that was read of it since has changed. Raises: NeedsLockError.

@@ -33,8 +33,12 @@ class NeedsLockError(Exception):
     """What was decided ahead can't be written in one statement: it must be decided under its shard's lock."""
 
 
+class TooManyRowsError(NeedsLockError):
+    """They are more than go in one statement."""
+
+
 class MovedError(NeedsLockError):
-    """What was decided ahead was decided on what isn't so any more; nothing of it was written."""
+    """What it was decided on isn't so any more, or somebody else is about to change it; nothing was written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +147,9 @@ class Writes:
         waiting, self._waiting = self._waiting, {}
         changes, self._changes = [*self._changes, *last], []
         many = max(map(len, waiting.values()), default=0) > TOGETHER_ROWS_MAX
-        if self._still is not None and (many or ((waiting or changes) and not last)):
+        if self._still is not None and many:
+            raise TooManyRowsError
+        if self._still is not None and (waiting or changes) and not last:
             raise NeedsLockError
         if many:
             for target, rows in waiting.items():

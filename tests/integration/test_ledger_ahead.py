@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -12,6 +14,7 @@ import pytest
 
 import infra.ledger
 from infra.ahead import EVENTS_MOST
+from infra.ledger import Ledger
 from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError
 from infra.postgres.writes import Writes
@@ -19,10 +22,17 @@ from infra.records import OffsetSwap
 from infra.settings import Settings
 from tests.coherence import assert_coherent
 from tests.fixtures.cards import OWNER, card_payment
-from tests.fixtures.desk import TOPIC_ID, Desk, desk_on, envelope, payment, refund
+from tests.fixtures.desk import TOPIC_ID, Desk, desk_on, envelope, payment, post, refund
 from tests.fixtures.statements import counted
 
 AHEAD = "SELECT WITH"
+_OWNED = {"owner_type": "employee", "owner_ref": OWNER}
+_LINE = {"line_of_credit_id": "l1", "expense_category": "food", "currency": "EUR", "credits_limit": 1_000} | _OWNED
+CARD = (
+    envelope("expense_category.create.v1", code="food", name="Food", match=[{}]),
+    envelope("line_of_credit.create.v1", **_LINE),
+    envelope("card.assign.v1", card_id="c1", **_OWNED),
+)
 
 
 def swap(expected: int | None, next_offset: int) -> OffsetSwap:
@@ -63,16 +73,9 @@ async def test_a_payment_alone_takes_two_round_trips(ledger_settings: Settings) 
 
 
 async def test_a_card_payment_alone_takes_two_round_trips(ledger_settings: Settings) -> None:
-    owner = {"owner_type": "employee", "owner_ref": OWNER}
-    line = {"line_of_credit_id": "l1", "expense_category": "food", "currency": "EUR", "credits_limit": 1_000}
-    made = (
-        ("expense_category.create.v1", {"code": "food", "name": "Food", "match": [{}]}),
-        ("line_of_credit.create.v1", line | owner),
-        ("card.assign.v1", {"card_id": "c1"} | owner),
-    )
     async with desk_on(ledger_settings) as desk:
         statements = counted(desk)
-        await desk.apply(*(envelope(name, **data) for name, data in made))
+        await desk.apply(*CARD)
         await desk.apply(envelope("authorization.requested.v1", **card_payment("x0")))
         statements.clear()
         result = await desk.apply(envelope("authorization.requested.v1", **card_payment("x1")))
@@ -183,33 +186,130 @@ async def test_a_shard_that_another_process_writes_to_is_locked_first_for_a_whil
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
 
 
-@pytest.mark.parametrize("commits", [True, False])
-async def test_a_batch_that_waits_to_write_goes_by_what_is_committed_then(
-    ledger_settings: Settings, *, commits: bool
-) -> None:
-    """Its statement began before the other one's commit, and its snapshot hasn't got it."""
+@asynccontextmanager
+async def shard_held(settings: Settings, desk: Desk) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Let another one hold the shard and change nothing; gives what waits until somebody waits for it."""
+    shard = await desk.shard()
+    holder, watcher = [await asyncpg.connect(settings.asyncpg_dsn) for _ in range(2)]
+
+    async def until_waited_for() -> None:
+        async with asyncio.timeout(10):
+            while not await watcher.fetchval(WAITING):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM shards WHERE shard = $1 FOR UPDATE", shard)
+            yield until_waited_for
+    finally:
+        await holder.close()
+        await watcher.close()
+
+
+async def test_a_shard_that_somebody_holds_is_waited_for_under_the_lock_alone(ledger_settings: Settings) -> None:
     async with desk_on(ledger_settings) as desk:
         await desk.apply(payment("p0"))
-        shard = await desk.shard()
-        holder, watcher = [await asyncpg.connect(ledger_settings.asyncpg_dsn) for _ in range(2)]
-        holds = holder.transaction()
-        try:
-            await holds.start()
-            await holder.execute("UPDATE shards SET last_recorded_at = last_recorded_at WHERE shard = $1", shard)
-            if commits:
-                await holder.execute("UPDATE shards SET next_seq = next_seq + 1 WHERE shard = $1", shard)
-            async with meanwhile(nothing) as tries:
+        async with meanwhile(nothing) as tries:
+            async with shard_held(ledger_settings, desk) as until_waited_for:
                 waiting = asyncio.create_task(desk.apply(payment("p1")))
-                async with asyncio.timeout(10):
-                    while not await watcher.fetchval(WAITING):  # noqa: ASYNC110
-                        await asyncio.sleep(0)
-                await (holds.commit() if commits else holds.rollback())
-                assert (await waiting).applied == 1
-            assert tries == ([True, False] if commits else [True])
+                await until_waited_for()
+                # The second try has not decided anything yet.
+                assert tries == [True]
+            assert (await waiting).applied == 1
+        assert tries == [True, False]
+        await coherent(desk)
+
+
+async def test_a_request_whose_time_is_over_once_the_shard_is_free_is_declined(ledger_settings: Settings) -> None:
+    async with desk_on(ledger_settings) as desk:
+        await desk.apply(*CARD)
+        in_time = (desk.now + timedelta(seconds=1)).isoformat()
+        async with shard_held(ledger_settings, desk) as until_waited_for:
+            request = envelope("authorization.requested.v1", **card_payment("x0"), respond_by=in_time)
+            waiting = asyncio.create_task(desk.apply(request))
+            await until_waited_for()
+            desk.now += timedelta(seconds=4)
+        await waiting
+        assert await desk.pool.fetchval("SELECT reason FROM authorizations") == "expired_before_decision"
+
+
+# --- what is read at different times --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def after_the_look(ledger: Ledger, does: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
+    """Let this happen once, after a batch's first look and before it loads the rest."""
+    load, done = ledger._load, list[bool]()
+
+    async def loads(*arguments: Any) -> None:
+        if not done:
+            done.append(True)
+            await does()
+        await load(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "_load", loads)
+        yield
+
+
+def account(name: str) -> dict[str, Any]:
+    return envelope("account.create.v1", name=name, type="asset")
+
+
+def update(name: str, **more: Any) -> dict[str, Any]:
+    return envelope("account.update.v1", name=name, **more)
+
+
+async def test_accounts_that_were_never_above_each_other_at_one_time_hang_nothing(
+    ledger_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with desk_on(ledger_settings) as desk, desk_on(ledger_settings) as other:
+        await other.apply(account("a"), account("b"), account("c"))
+        await other.apply(update("a", parent="b"))
+        await desk.apply(update("a", description="in memory"))
+
+        async def turn_over() -> None:
+            await other.apply(update("a", parent=None))
+            await other.apply(update("b", parent="a"))
+
+        async with after_the_look(desk.ledger, turn_over):
+            result = await desk.apply(update("b", description="loaded now"), update("c", parent="a"))
+        assert result.applied == 2
+        await coherent(desk)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_what_nobody_checked_is_not_lent_after_a_failover(ledger_settings: Settings) -> None:
+    """Duplicates alone write nothing; the standby that took over lacks what was committed while they were read."""
+    async with desk_on(ledger_settings) as first, desk_on(ledger_settings) as desk:
+        owner = await asyncpg.connect(ledger_settings.asyncpg_dsn)
+        try:
+            twice, lost = first.event(payment("p0")), first.event(payment("p1"))
+            await first.apply_events([twice])
+            tables = [row[0] for row in await owner.fetch(TABLES)]
+            for table in tables:
+                await owner.execute(f"CREATE TABLE was_{table} AS TABLE {table}")
+            async with after_the_look(desk.ledger, lambda: first.apply_events([lost])):
+                assert (await desk.apply_events([twice])).duplicates == 1
+            async with owner.transaction():
+                await owner.execute("SET LOCAL session_replication_role = replica")
+                for table in tables:
+                    await owner.execute(f"DELETE FROM {table}")
+                    await owner.execute(f"INSERT INTO {table} SELECT * FROM was_{table}")
+            for table in tables:
+                await owner.execute(f"DROP TABLE was_{table}")
+            assert (await desk.apply_events([lost])).applied == 1
             assert await desk.balances() == {"platform:cash": 2_000, "customer_balance:c1": -2_000}
+            await coherent(desk)
         finally:
-            await holder.close()
-            await watcher.close()
+            await owner.close()
+
+
+TABLES = """
+    SELECT relname
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+"""
 
 
 # --- the read position ----------------------------------------------------------------------------------------------
@@ -257,6 +357,17 @@ async def test_a_shard_that_moved_alone_moves_no_read_position_without_its_event
         assert await desk.balances() == {"platform:cash": 3_000, "customer_balance:c1": -3_000}
         assert await desk.pool.fetchval("SELECT next_offset FROM input_offsets") == 9
         await coherent(desk)
+
+
+async def test_many_rows_of_few_events_are_decided_in_vain_once(lone_desk: Desk) -> None:
+    desk = lone_desk
+    await desk.apply(payment("p0"))
+    async with meanwhile(nothing) as tries:
+        for number in range(3):
+            legs = [(f"a{number}-{leg}", 1 if leg % 2 else -1) for leg in range(20)]
+            await desk.apply(*(post(*legs) for _ in range(20)))
+    assert tries == [True, False, False, False]
+    await coherent(desk)
 
 
 # --- what doesn't go in one statement -------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_believed_and_not_done_twice(
 ) -> None:
     desk = lone_desk
     await desk.apply(payment("p0"))
-    desk.ledger._ahead.overtaken(await desk.shard())
+    desk.ledger._ahead.in_vain(await desk.shard())
     with monkeypatch.context() as broken:
         broken.setattr(transaction, "commit", _commits_and_breaks)
         with pytest.raises(TransientError):

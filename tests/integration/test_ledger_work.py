@@ -130,7 +130,7 @@ async def test_what_is_committed_while_a_batch_waits_for_its_shard_is_seen_by_it
         await desk.apply(payment("p0"))
         statements.clear()
         shard, twice = await desk.shard(), desk.event(payment("p1"))
-        desk.ledger._ahead.overtaken(shard)
+        desk.ledger._ahead.in_vain(shard)
         assert twice.natural is not None
         other = await asyncpg.connect(ledger_settings.asyncpg_dsn)
         try:
