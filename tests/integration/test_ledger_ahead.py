@@ -364,7 +364,7 @@ async def test_many_rows_of_few_events_are_decided_in_vain_once(lone_desk: Desk)
     await desk.apply(payment("p0"))
     async with meanwhile(nothing) as tries:
         for number in range(3):
-            legs = [(f"a{number}-{leg}", 1 if leg % 2 else -1) for leg in range(20)]
+            legs = [(f"customer_balance:c{number}-{leg}", 1 if leg % 2 else -1) for leg in range(20)]
             await desk.apply(*(post(*legs) for _ in range(20)))
     assert tries == [True, False, False, False]
     await coherent(desk)
