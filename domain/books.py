@@ -137,7 +137,7 @@ class Books:
 
     def ancestors(self, account: Account) -> Iterator[Account]:
         """Parent, grandparent, … as far as loaded. Raises: ValueError, where they were loaded at different times."""
-        passed = {account.account_id}
+        passed: set[AccountId] = set()
         parent_id = account.parent_id
         while parent_id is not None:
             if parent_id in passed:

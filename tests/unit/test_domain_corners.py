@@ -108,6 +108,18 @@ def test_an_account_is_put_below_another_and_on_top_again(books: Books) -> None:
     assert low.parent_id is None
 
 
+def test_accounts_above_each_other_end(books: Books) -> None:
+    """No ledger has them; what was read at different times may."""
+    for name in ("a", "b", "c"):
+        assert code(books, "account.create.v1", name=name, type="asset") == "applied"
+    a, b, c = (books.accounts["acme", name] for name in "abc")
+    a.parent_id, b.parent_id, c.parent_id = b.account_id, c.account_id, None
+    assert list(books.ancestors(a)) == [b, c]
+    c.parent_id = b.account_id
+    with pytest.raises(ValueError, match="is above itself"):
+        list(books.ancestors(a))
+
+
 def test_the_first_account_that_an_event_makes_has_the_ordinal_1(books: Books) -> None:
     assert told(books, "account.create.v1", name="a", type="asset").result == {
         "account_id": str(account_id(1, 0, 1, 1))
