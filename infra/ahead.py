@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from infra.records import OffsetSwap
 
@@ -16,8 +15,7 @@ LOCKED_SECONDS = 5.0
 class Ahead:
     """What a process knows of its shards."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._locked_until: dict[int, float] = {}
 
     def suits(self, shard: int, events: int, offsets: OffsetSwap | None) -> bool:
@@ -27,8 +25,8 @@ class Ahead:
         if offsets is not None and offsets.expected is None:
             # A partition that was never read has no position that could be locked.
             return False
-        return self._clock() >= self._locked_until.get(shard, 0.0)
+        return time.monotonic() >= self._locked_until.get(shard, 0.0)
 
     def in_vain(self, shard: int) -> None:
         """Another process wrote to the shard meanwhile, or there were too many rows: it may be so again."""
-        self._locked_until[shard] = self._clock() + LOCKED_SECONDS
+        self._locked_until[shard] = time.monotonic() + LOCKED_SECONDS

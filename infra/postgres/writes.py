@@ -62,10 +62,7 @@ class Target:
             for start in starts
         )
         values = ", ".join(f"({row})" for row in rows)
-        return (
-            f"INSERT INTO {self.table} ({self.names}) SELECT {self.names} FROM (VALUES {values}) AS n ({self.names})"
-            f" {where} {self.conflict}"
-        )
+        return self._insert(self.names, f"(VALUES {values})", where)
 
     def statement(self, before: int, where: str = "") -> str:
         """Insert rows given as an array a column, the parameters counted on from so many before."""
@@ -74,8 +71,11 @@ class Target:
         # An array of arrays would be taken apart down to its last element: it comes as text.
         columns = self.columns.items()
         chosen = ", ".join(f'n."{name}"{"::text[]" if kind == "text[]" else ""}' for name, kind in columns)
+        return self._insert(chosen, f"unnest({arrays})", where)
+
+    def _insert(self, chosen: str, rows: str, where: str) -> str:
         return (
-            f"INSERT INTO {self.table} ({self.names}) SELECT {chosen} FROM unnest({arrays}) AS n ({self.names})"
+            f"INSERT INTO {self.table} ({self.names}) SELECT {chosen} FROM {rows} AS n ({self.names})"
             f" {where} {self.conflict}"
         )
 
@@ -126,7 +126,7 @@ class Writes:
     @property
     def connection(self) -> Connection:
         """For what must be written or read by itself. Raises: NeedsLockError."""
-        if self._still is not None:
+        if self.ahead:
             raise NeedsLockError
         return self._connection
 
@@ -147,9 +147,9 @@ class Writes:
         waiting, self._waiting = self._waiting, {}
         changes, self._changes = [*self._changes, *last], []
         many = max(map(len, waiting.values()), default=0) > TOGETHER_ROWS_MAX
-        if self._still is not None and many:
+        if self.ahead and many:
             raise TooManyRowsError
-        if self._still is not None and (waiting or changes) and not last:
+        if self.ahead and (waiting or changes) and not last:
             raise NeedsLockError
         if many:
             for target, rows in waiting.items():
@@ -186,19 +186,19 @@ class Writes:
             values += arguments
         parts = tuple((target, len(rows) if few else None) for target, rows in waiting.items())
         shapes = tuple((change, len(arguments)) for change, arguments in changes)
-        if self._still is None:
-            return await self._connection.fetchval(_one_statement(parts, shapes), *values)
-        still, arguments = self._still
-        return await self._connection.fetchval(
-            _one_statement(parts, shapes, (still, len(arguments))), *values, *arguments
-        )
+        still = None
+        if self._still is not None:
+            query, arguments = self._still
+            still = query, len(arguments)
+            values += arguments
+        return await self._connection.fetchval(_one_statement(parts, shapes, still), *values)
 
 
 @lru_cache(maxsize=1024)
 def _one_statement(
     targets: Sequence[tuple[Target, int | None]],
     changes: Sequence[tuple[str, int]],
-    still: tuple[str, int] | None = None,
+    still: tuple[str, int] | None,
 ) -> str:
     """All of it, the parameters in this order; nothing where `still` has no row.
 

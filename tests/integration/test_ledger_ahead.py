@@ -15,15 +15,12 @@ import pytest
 import infra.ledger
 from infra.ahead import EVENTS_MOST
 from infra.ledger import Ledger
-from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError
-from infra.postgres.writes import Writes
-from infra.records import OffsetSwap
 from infra.settings import Settings
-from tests.coherence import assert_coherent
 from tests.fixtures.cards import OWNER, card_payment
-from tests.fixtures.desk import TOPIC_ID, Desk, desk_on, envelope, payment, post, refund
+from tests.fixtures.desk import Desk, desk_on, envelope, payment, post, refund
 from tests.fixtures.statements import counted
+from tests.integration.test_ledger_faults import coherent, swap
 
 AHEAD = "SELECT WITH"
 _OWNED = {"owner_type": "employee", "owner_ref": OWNER}
@@ -33,10 +30,6 @@ CARD = (
     envelope("line_of_credit.create.v1", **_LINE),
     envelope("card.assign.v1", card_id="c1", **_OWNED),
 )
-
-
-def swap(expected: int | None, next_offset: int) -> OffsetSwap:
-    return OffsetSwap("ledger.payments", TOPIC_ID, 0, expected, next_offset)
 
 
 @asynccontextmanager
@@ -53,11 +46,6 @@ async def meanwhile(does: Callable[[], Awaitable[Any]]) -> AsyncIterator[list[bo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(infra.ledger, "save_batch", save)
         yield tries
-
-
-async def coherent(desk: Desk) -> None:
-    async with desk.pool.acquire() as connection:
-        await assert_coherent(connection)
 
 
 # --- how many round trips -------------------------------------------------------------------------------------------
@@ -390,25 +378,4 @@ async def test_what_needs_the_lock_is_written_once_under_it(lone_desk: Desk, doc
         assert (await desk.apply(document)).applied == 1
     assert tries == [True, False]
     assert not desk.ledger._ahead._locked_until
-    await coherent(desk)
-
-
-async def test_a_batch_whose_answer_is_lost_is_not_believed_and_not_done_twice(
-    lone_desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk = lone_desk
-    await desk.apply(payment("p0"))
-    flush = Writes.flush
-
-    async def writes_and_breaks(writes: Writes, *changes: Any) -> None:
-        await flush(writes, *changes)
-        raise ConnectionResetError("the answer is lost")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Writes, "flush", writes_and_breaks)
-        with pytest.raises(TransientError):
-            await desk.apply(payment("p1"))
-    assert (await desk.apply(payment("p1"))).duplicates == 1
-    await desk.apply(payment("p2"))
-    assert (await desk.balances())["platform:cash"] == 3_000
     await coherent(desk)

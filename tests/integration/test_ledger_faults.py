@@ -67,14 +67,17 @@ async def _breaks(*_: Any, **__: Any) -> None:
     raise asyncpg.ConnectionDoesNotExistError("gone")
 
 
+@pytest.mark.parametrize("ahead", [True, False])
 async def test_a_commit_whose_answer_is_lost_is_not_believed_and_not_done_twice(
-    lone_desk: Desk, monkeypatch: pytest.MonkeyPatch
+    lone_desk: Desk, monkeypatch: pytest.MonkeyPatch, *, ahead: bool
 ) -> None:
     desk = lone_desk
     await desk.apply(payment("p0"))
-    desk.ledger._ahead.in_vain(await desk.shard())
+    if not ahead:
+        desk.ledger._ahead.in_vain(await desk.shard())
+    place, name = (save.Writes, "flush") if ahead else (transaction, "commit")
     with monkeypatch.context() as broken:
-        broken.setattr(transaction, "commit", _commits_and_breaks)
+        broken.setattr(place, name, _does_and_breaks(getattr(place, name)))
         with pytest.raises(TransientError):
             await desk.apply(payment("p1"))
     assert (await desk.apply(payment("p1"))).duplicates == 1
@@ -83,12 +86,12 @@ async def test_a_commit_whose_answer_is_lost_is_not_believed_and_not_done_twice(
     await coherent(desk)
 
 
-_commit = transaction.commit
+def _does_and_breaks(commits: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def commits_and_breaks(*arguments: Any) -> None:
+        await commits(*arguments)
+        raise ConnectionResetError("the answer is lost")
 
-
-async def _commits_and_breaks(connection: Any) -> None:
-    await _commit(connection)
-    raise ConnectionResetError("the answer to COMMIT is lost")
+    return commits_and_breaks
 
 
 async def test_a_connection_that_broke_off_in_the_middle_is_not_given_to_the_next_batch(
