@@ -28,7 +28,7 @@ from infra.postgres.load_credit import credit_reader
 from infra.postgres.load_due import anything_due
 from infra.postgres.transaction import shard_locked
 from infra.postgres.writes import MovedError, NeedsLockError, TooManyRowsError
-from infra.records import DeadLetter, OffsetSwap, Origin
+from infra.records import DeadLetter, Late, OffsetSwap, Origin
 from infra.resolvers.resolving import Resolvers
 from infra.results import BatchResult
 from infra.rules import LedgerRules
@@ -85,6 +85,10 @@ class Ledger:
         """The shard of each event's tenant. Raises: TransientError."""
         return await self._tenants.of(events)
 
+    def lives_on(self, tenant_id: str) -> int | None:
+        """The shard of a tenant, as far as this process has asked."""
+        return self._tenants.get(tenant_id)
+
     def events_most(self) -> int | None:
         """How many events a batch that doesn't hurry should have now; None: as many as it likes."""
         return self._turns.events_most()
@@ -97,10 +101,12 @@ class Ledger:
         dead_letters: Sequence[DeadLetter] = (),
         offsets: OffsetSwap | None = None,
         urgent: bool = False,
+        late: Callable[[], Late] | None = None,
     ) -> BatchResult:
         """Apply one shard's events in order, each at most once, and move the read position; committed on return.
 
-        What is `urgent` goes before what waits for the shard in this process and isn't.
+        What is `urgent` goes before what waits for the shard in this process and isn't. `late` is asked once, when the
+        batch has its turn, for events of the shard that are applied with it; never where more than the data resolves.
         What can't be stored is found by halving the batch and handed back in `unstorable`; with `offsets` it
         becomes a dead letter in the same database transaction as the read position.
         Writes: every table but `relayed`, in one database transaction (more only after something was unstorable).
@@ -110,6 +116,10 @@ class Ledger:
         if not self._resolvers.by_data(events):
             await self._resolvers.resolve(events, shard)
         async with self._turns.take(shard, events=len(events), urgent=urgent):
+            if late is not None and self._resolvers.by_data_alone:
+                came = late()
+                events, dead_letters = [*events, *came.events], [*dead_letters, *came.dead_letters]
+                offsets = came.offsets
             result = BatchResult()
             try:
                 result.add(await self._transact(shard, events, dead_letters, offsets))

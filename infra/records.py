@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from domain.events import Event
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -52,3 +54,12 @@ class OffsetSwap:
     partition: int
     expected: int | None
     next_offset: int
+
+
+@dataclass(slots=True)
+class Late:
+    """What a batch gets in the moment of its turn: what came while it waited, and the position after that."""
+
+    events: Sequence[Event]
+    dead_letters: Sequence[DeadLetter]
+    offsets: OffsetSwap

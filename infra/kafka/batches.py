@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from domain.events import Event
@@ -81,11 +81,14 @@ class BatchQueue:
             await self._filled.wait()
             if not self._waiting:
                 return None
-        joined = self._waiting.popleft()
-        while self._waiting and self._fits(joined, self._waiting[0]):
-            joined = _joined(joined, self._waiting.popleft())
+        return self.added_to(self._waiting.popleft())
+
+    def added_to(self, batch: Prepared, suits: Callable[[Prepared], bool] = lambda _: True) -> Prepared:
+        """A batch with those that follow it as far as they suit and make one of no more rows than allowed."""
+        while self._waiting and self._fits(batch, self._waiting[0]) and suits(self._waiting[0]):
+            batch = _joined(batch, self._waiting.popleft())
         self._emptied.set()
-        return joined
+        return batch
 
     def drop(self) -> None:
         """Forget what waits."""

@@ -23,7 +23,7 @@ from infra.ledger import Ledger
 from infra.patience import Outage, Patience, sleep_unless
 from infra.postgres.errors import TransientError
 from infra.postgres.save import OffsetMovedError, TenantMovedError
-from infra.records import OffsetSwap
+from infra.records import Late, OffsetSwap
 from infra.results import BatchResult
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class PartitionReader:
         self._applied = applied
         self._urgent = urgent
         self._queue = BatchQueue(rows_max)
+        self._batch = Prepared(0, 0, 0, (), ())
         self._again = asyncio.Event()
         self._leaving = asyncio.Event()
         self._busy = asyncio.Lock()
@@ -200,14 +201,15 @@ class PartitionReader:
         rest: Prepared | None = prepared
         while rest is not None and rest.generation == self.generation:
             part, rest = rest.cut(None if self._urgent else self._ledger.events_most())
+            self._batch = part
             async with self._busy:
-                await self._apply_with_patience(part)
+                await self._apply_with_patience()
 
-    async def _apply_with_patience(self, prepared: Prepared) -> None:
-        """Apply a batch, however long its database is away. A batch is never skipped."""
+    async def _apply_with_patience(self) -> None:
+        """Apply the batch, however long its database is away. A batch is never skipped."""
         while not self._leaving.is_set():
             try:
-                await self._apply(prepared)
+                await self._apply(self._batch)
             except TenantMovedError:
                 continue
             except TransientError as fault:
@@ -233,16 +235,34 @@ class PartitionReader:
         at_home = by_shard.pop(self._home_shard, [])
         for shard, events in by_shard.items():
             result.add(await self._ledger.apply(events, shard=shard, urgent=self._urgent))
-        swap = OffsetSwap(
-            self.partition.topic, self.topic_id, self.partition.partition, self.cursor, prepared.next_offset
-        )
         letters = [*prepared.letters, *result.unstorable]
         result.unstorable = []
         result.add(
             await self._ledger.apply(
-                at_home, shard=self._home_shard, dead_letters=letters, offsets=swap, urgent=self._urgent
+                at_home,
+                shard=self._home_shard,
+                dead_letters=letters,
+                offsets=self._move_to(prepared.next_offset),
+                urgent=self._urgent,
+                late=self._late if self._urgent else None,
             )
         )
-        self.cursor = prepared.next_offset
+        self.cursor = self._batch.next_offset
         reached("reader.applied")
         self._applied(result)
+
+    def _late(self) -> Late:
+        """What came while the batch waited for its turn: it is of the batch now, and needn't wait for another turn."""
+        before = self._batch
+        self._batch = self._queue.added_to(before, self._is_at_home)
+        return Late(
+            self._batch.events[len(before.events) :],
+            self._batch.letters[len(before.letters) :],
+            self._move_to(self._batch.next_offset),
+        )
+
+    def _is_at_home(self, prepared: Prepared) -> bool:
+        return all(self._ledger.lives_on(event.tenant_id) == self._home_shard for event in prepared.events)
+
+    def _move_to(self, next_offset: int) -> OffsetSwap:
+        return OffsetSwap(self.partition.topic, self.topic_id, self.partition.partition, self.cursor, next_offset)

@@ -56,9 +56,14 @@ class Resolvers:
         if self._sandbox is not None:
             await self._sandbox.close()
 
+    @property
+    def by_data_alone(self) -> bool:
+        """Whether `answer` is enough for every card payment, and none needs `resolve`."""
+        return not self._custom and not self._off
+
     def by_data(self, events: Sequence[Event]) -> list[Event]:
         """The card payments without a resolution that the data alone answer: what `answer` is for."""
-        return [] if self._custom or self._off else [event for event in events if _is_open(event)]
+        return [event for event in events if _is_open(event)] if self.by_data_alone else []
 
     def cards_of(self, asked: Sequence[Event]) -> set[tuple[str, str]]:
         """Tenant and card of each: whose credit `answer` goes by."""

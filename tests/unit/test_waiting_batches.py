@@ -110,3 +110,22 @@ def test_a_batch_is_cut_before_an_event_and_every_record_is_in_one_part() -> Non
     assert [(part.first_offset, part.next_offset) for part in parts] == [(10, 16), (16, 19)]
     assert whole.cut(None) == (whole, None)
     assert whole.cut(4) == (whole, None)
+
+
+async def test_a_batch_gets_what_follows_it_up_to_the_first_that_does_not_suit() -> None:
+    queue = BatchQueue(10)
+    first = batch(0, "e")
+    for start, events in ((1, "ed"), (3, "e"), (4, "ee"), (6, "e")):
+        await queue.put(batch(start, events))
+    grown = queue.added_to(first, lambda prepared: len(prepared.events) == 1)
+    assert (grown.first_offset, grown.next_offset) == (0, 4)
+    assert offsets(grown) == ([0, 1, 3], [2])
+    assert (await next_of(queue)).first_offset == 4
+
+
+async def test_a_batch_gets_nothing_that_was_polled_after_reading_began_anew() -> None:
+    queue = BatchQueue(10)
+    await queue.put(batch(1, "e", generation=2))
+    old = batch(0, "e", generation=1)
+    assert queue.added_to(old) is old
+    assert (await next_of(queue)).first_offset == 1
