@@ -19,12 +19,16 @@ WAL_FILES = 48
 
 
 @asynccontextmanager
-async def ledger_to_measure(stack: RunningStack) -> AsyncIterator[Settings]:
-    """A database and topics of their own on this stack, so that nobody's books are touched."""
+async def ledger_to_measure(stack: RunningStack, *, shards: int | None = None) -> AsyncIterator[Settings]:
+    """A database and topics of their own on this stack, so that nobody's books are touched.
+
+    `shards`: by default as many as LEDGER_SHARDS says.
+    """
     name = f"bench_{secrets.token_hex(4)}"
     url = f"{stack.database_url.rsplit('/', 1)[0]}/{name}"
     settings = replace(Settings(), database_url=url, kafka_bootstrap=stack.kafka_bootstrap)
     settings = replace(settings, topic_prefix=f"{name}.", group_id=name, client_id=name)
+    settings = replace(settings, shards=shards or settings.shards)
     await administer(stack, f"CREATE DATABASE {name}")
     try:
         await make_ledger(settings)

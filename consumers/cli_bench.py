@@ -15,7 +15,7 @@ from consumers.cli_output import show_json, show_table
 from consumers.cli_reads import json_option
 from infra.devstack import RunningStack, down, named_in_environment, up
 
-_TOOK = ("p50", "p90", "p99", "max", "times_control", "per_second")
+_TOOK = ("p50", "p90", "p99", "max", "times_control", "per_second", "payments_per_second")
 _WAYS = ("to_kafka", "to_decision", "to_subscriber")
 
 
@@ -29,8 +29,11 @@ def bench() -> None:
 @click.option("--seconds", default=20, show_default=True, type=click.IntRange(1), help="Of each measurement.")
 @click.option("--payments", default=3_000, show_default=True, type=click.IntRange(1), help="A second, beside them.")
 @click.option("--backlog", default=20_000, show_default=True, type=click.IntRange(1_000), help="Requests that wait.")
+@click.option(
+    "--shards", type=click.IntRange(1), help="Of the ledger.  [default: one for every two cores, as all share them]"
+)
 @json_option
-def decisions(rate: int, seconds: int, payments: int, backlog: int, json_wanted: bool) -> None:
+def decisions(rate: int, seconds: int, payments: int, backlog: int, shards: int | None, json_wanted: bool) -> None:
     """From publishing a card payment's request to reading the decision as a read_committed subscriber.
 
     On a ledger of its own, on the servers that LEDGER_… names, else on an embedded stack that is removed after.
@@ -42,13 +45,17 @@ def decisions(rate: int, seconds: int, payments: int, backlog: int, json_wanted:
     def say(line: str) -> None:
         click.echo(line, err=True)
 
+    cores = os.cpu_count() or 1
+    shards = shards or max(1, cores // 2)
     with _stack() as stack:
-        rows = uvloop.run(measure(stack, rate=rate, seconds=seconds, payments=payments, backlog=backlog, say=say))
+        rows = uvloop.run(
+            measure(stack, rate=rate, seconds=seconds, payments=payments, backlog=backlog, shards=shards, say=say)
+        )
     if json_wanted:
         show_json(rows)
         return
-    cores = f"{os.cpu_count()} cores for everything, load {os.getloadavg()[0]:.1f}"
-    _show(f"Milliseconds, {cores}", rows, _TOOK)
+    on = f"{shards} {'shard' if shards == 1 else 'shards'}, {cores} cores for everything"
+    _show(f"Milliseconds, {on}, load {os.getloadavg()[0]:.1f}", rows, _TOOK)
     _show("The middle of each part of the way", [row for row in rows if _WAYS[0] in row], _WAYS)
 
 
