@@ -57,7 +57,7 @@ format: $(READY)
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 lock upgrade: $(READY)
-	@$(COMPILE) $(if $(filter upgrade,$@),--upgrade) --extra embedded --extra dev -o requirements.lock
+	@$(COMPILE) $(if $(filter upgrade,$@),--upgrade) --extra embedded --extra bench --extra dev -o requirements.lock
 	@$(COMPILE) --extra build -c requirements.lock -o requirements-runtime.lock
 	@echo "requirements.lock and requirements-runtime.lock are current"
 

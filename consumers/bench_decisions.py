@@ -12,14 +12,13 @@ from typing import Any
 
 import asyncpg
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from consumers.bench_clients import Acknowledged, Publisher, Subscriber
 from consumers.bench_controls import measure_controls
 from consumers.bench_ledger import ledger_to_measure, reuse_wal
 from consumers.bench_load import Load, Message
 from consumers.demo_ledger import running_ledger
 from infra.devstack import RunningStack
-from infra.kafka.connection import client_arguments
 from infra.settings import Settings
 
 # A broker's compiler is done with this traffic after so long; before, half of what it takes is the compiler's.
@@ -46,7 +45,7 @@ class _Asked:
 
 
 class Bench:
-    """A publisher of requests, one of payments, and a read_committed subscriber of decisions, on one event loop."""
+    """A publisher of requests, one of payments, and a read_committed subscriber of decisions."""
 
     def __init__(self, settings: Settings, load: Load) -> None:
         self._settings = settings
@@ -55,50 +54,38 @@ class Bench:
         self._unread: set[str] = set()
         self._answered = asyncio.Event()
         self.declined = 0
+        self._asker = Publisher(settings, linger_ms=0)
+        self._payer = Publisher(settings, linger_ms=PAYER_LINGERS_MS)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Connected to Kafka for the block, the subscriber reading."""
-        arguments = client_arguments(self._settings)
-        self._producer = AIOKafkaProducer(**arguments, acks="all", linger_ms=0)
-        self._payer = AIOKafkaProducer(**arguments, acks="all", linger_ms=PAYER_LINGERS_MS)
-        self._consumer = AIOKafkaConsumer(
-            self._settings.topic("decisions"),
-            **arguments,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-        )
-        await self._producer.start()
-        await self._payer.start()
-        await self._consumer.start()
-        reading = asyncio.create_task(self._read())
-        try:
-            yield
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            await self._consumer.stop()
-            await self._payer.stop()
-            await self._producer.stop()
+        loop = asyncio.get_running_loop()
 
-    async def _read(self) -> None:
-        while True:
-            for records in (await self._consumer.getmany(timeout_ms=1_000)).values():
-                now = time.time()
-                for record in records:
-                    data = orjson.loads(record.value or b"")["data"]
-                    asked = self._asked.get(data["external_id"])
-                    if asked is None or "decision" not in data:
-                        continue
-                    asked.read, asked.decided = now, datetime.fromisoformat(data["decided_at"]).timestamp()
-                    self.declined += data["decision"] != "approved"
-                    self._unread.discard(data["external_id"])
-            if not self._unread:
-                self._answered.set()
+        def read(values: list[bytes]) -> None:
+            loop.call_soon_threadsafe(self._note, values, time.time())
+
+        subscriber = Subscriber(self._settings, self._settings.topic("decisions"), read)
+        with self._asker.connected(), self._payer.connected(), subscriber.connected():
+            yield
+
+    def _note(self, values: list[bytes], read: float) -> None:
+        for value in values:
+            data = orjson.loads(value)["data"]
+            asked = self._asked.get(data["external_id"])
+            if asked is None or "decision" not in data:
+                continue
+            asked.read, asked.decided = read, datetime.fromisoformat(data["decided_at"]).timestamp()
+            self.declined += data["decision"] != "approved"
+            self._unread.discard(data["external_id"])
+        if not self._unread:
+            self._answered.set()
 
     async def make_cards(self) -> None:
         """Publish the cards and their credit, and wait until a card can pay in each shard."""
-        await asyncio.gather(*[await self._send("commands", message) for message in self._load.cards()])
+        for message in self._load.cards():
+            self._send(self._asker, "commands", message)
+        await asyncio.to_thread(self._asker.flush)
         while True:
             before = self.declined
             await self.ask(per_second=20, seconds=1)
@@ -114,7 +101,7 @@ class Bench:
         try:
             for number in range(int(per_second * seconds)):
                 await asyncio.sleep(max(0.0, begin + number / per_second - time.perf_counter()))
-                asked.append(await self._ask_one())
+                asked.append(self._ask_one())
             await self._until_answered()
         finally:
             if beside is not None:
@@ -122,17 +109,16 @@ class Bench:
                 await asyncio.gather(beside, return_exceptions=True)
         return asked
 
-    async def _ask_one(self) -> _Asked:
+    def _ask_one(self) -> _Asked:
         message = self._load.request()
         one = self._asked[message[1]] = _Asked(time.time())
         self._unread.add(message[1])
         self._answered.clear()
-        sent = await self._send("authorizations", message)
 
-        def note(_: object) -> None:
+        def note() -> None:
             one.acknowledged = time.time()
 
-        sent.add_done_callback(note)
+        self._send(self._asker, "authorizations", message, note)
         return one
 
     async def _until_answered(self) -> None:
@@ -144,22 +130,15 @@ class Bench:
         while True:
             due = int((time.perf_counter() - begin) * per_second)
             for _ in range(due - sent):
-                tenant, _, value = self._load.payment()
-                await self._payer.send(self._settings.topic("payments"), value, key=tenant.encode())
+                self._send(self._payer, "payments", self._load.payment())
             sent = due
             await asyncio.sleep(0.01)
 
     async def pile_up(self, count: int) -> None:
         """Publish so many requests while no ledger runs."""
-        for _ in range(0, count, 1_000):
-            await asyncio.gather(*[await self._send_waiting() for _ in range(1_000)])
-
-    async def _send_waiting(self) -> Any:
-        message = self._load.request()
-        self._asked[message[1]] = _Asked(time.time())
-        self._unread.add(message[1])
-        self._answered.clear()
-        return await self._send("authorizations", message)
+        for _ in range(count):
+            self._ask_one()
+        await asyncio.to_thread(self._asker.flush)
 
     async def work_off(self) -> float:
         """Decisions a second, from the first that was decided to the last that was read."""
@@ -170,9 +149,9 @@ class Bench:
     def forget(self) -> None:
         self._asked.clear()
 
-    async def _send(self, topic: str, message: Message) -> Any:
+    def _send(self, by: Publisher, topic: str, message: Message, acknowledged: Acknowledged | None = None) -> None:
         tenant, _, value = message
-        return await self._producer.send(self._settings.topic(topic), value, key=tenant.encode())
+        by.send(self._settings.topic(topic), value, key=tenant.encode(), acknowledged=acknowledged)
 
 
 async def measure(

@@ -40,7 +40,12 @@ def decisions(rate: int, seconds: int, payments: int, backlog: int, shards: int 
     """
     import uvloop
 
-    from consumers.bench_decisions import measure
+    try:
+        from consumers.bench_decisions import measure
+    except ModuleNotFoundError as exc:
+        raise click.ClickException(
+            f"{exc.name} is not installed, which publishes and reads here; pip install 'ledgerstream[bench]'"
+        ) from exc
 
     def say(line: str) -> None:
         click.echo(line, err=True)
