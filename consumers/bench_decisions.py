@@ -21,9 +21,9 @@ from consumers.demo_ledger import running_ledger
 from infra.devstack import RunningStack
 from infra.settings import Settings
 
-# A broker's compiler is done with this traffic after so long; before, half of what it takes is the compiler's.
-WARM_SECONDS = 60
-WARM_BESIDE_SECONDS = 20
+# A broker's compiler is about done with this traffic after so long; before, a good part of what it takes is its.
+WARM_SECONDS = 120
+WARM_BESIDE_SECONDS = 40
 CONTROL_SECONDS = 4
 DRAIN_SECONDS = 60.0
 PAYER_LINGERS_MS = 5
@@ -54,6 +54,7 @@ class Bench:
         self._unread: set[str] = set()
         self._answered = asyncio.Event()
         self.declined = 0
+        self.paid = 0
         self._asker = Publisher(settings, linger_ms=0)
         self._payer = Publisher(settings, linger_ms=PAYER_LINGERS_MS)
 
@@ -131,6 +132,7 @@ class Bench:
             due = int((time.perf_counter() - begin) * per_second)
             for _ in range(due - sent):
                 self._send(self._payer, "payments", self._load.payment())
+                self.paid += 1
             sent = due
             await asyncio.sleep(0.01)
 
@@ -178,6 +180,7 @@ async def measure(
                 applied = (await _payments_read(settings) - before) / (time.perf_counter() - begin)
                 what = f"{rate}/s beside {payments} payments/s"
                 rows.append(figures(what, beside) | {"payments_per_second": round(applied)})
+                await _until_paid(settings, bench.paid)
             say(f"a backlog of {backlog} requests")
             bench.forget()
             await bench.pile_up(backlog)
@@ -198,6 +201,15 @@ async def _payments_read(settings: Settings) -> int:
         return read
     finally:
         await connection.close()
+
+
+async def _until_paid(settings: Settings, payments: int) -> None:
+    """Return when so many are in the books: what is measured next isn't to wait for them."""
+    async with asyncio.timeout(DRAIN_SECONDS):
+        while True:
+            if await _payments_read(settings) >= payments:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def _controls(settings: Settings, decided: Figures) -> list[Figures]:

@@ -21,5 +21,5 @@ class LedgerRules:
     accounts_cached_max: int = 100_000
     hold_expiry_seconds: float = 7 * 86_400.0
     group: str = "ledgerstream"
-    batch_seconds_max: float = 0.025
+    batch_seconds_max: float = 0.01
     """How long a batch of money may hold its shard where card payments come in."""

@@ -50,7 +50,7 @@ class Settings:
     resolver_timeout: float = 0.05
     batch_rows_max: int = 1_000
     batch_timeout_ms: int = 10
-    batch_seconds_max: float = 0.025
+    batch_seconds_max: float = 0.01
     accounts_cached_max: int = 50_000
     database_pool_max: int = 8
     relay_transaction_rows_max: int = 20_000
