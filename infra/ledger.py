@@ -115,7 +115,8 @@ class Ledger:
         # Before anything is locked, where custom code may be asked.
         if not self._resolvers.by_data(events):
             await self._resolvers.resolve(events, shard)
-        async with self._turns.take(shard, events=len(events), urgent=urgent):
+        counted = len(events) if late is None else 0
+        async with self._turns.take(shard, events=counted, urgent=urgent):
             if late is not None and self._resolvers.by_data_alone:
                 came = late()
                 events, dead_letters = [*events, *came.events], [*dead_letters, *came.dead_letters]

@@ -37,7 +37,7 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, shard: int, *, events: int = 0, urgent: bool = False) -> AsyncIterator[None]:
-        """Hold the shard's turn for the block. `events`: how many are applied in it."""
+        """Hold the shard's turn for the block. `events`: how many are applied in it; 0 where that isn't known yet."""
         if urgent:
             self._wanted_until = self._clock() + WANTED_SECONDS
         async with self._among_the_rest(shard, urgent=urgent), self._lines[shard].turn(urgent=urgent):

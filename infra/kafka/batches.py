@@ -84,9 +84,16 @@ class BatchQueue:
         return self.added_to(self._waiting.popleft())
 
     def added_to(self, batch: Prepared, suits: Callable[[Prepared], bool] = lambda _: True) -> Prepared:
-        """A batch with those that follow it as far as they suit and make one of no more rows than allowed."""
-        while self._waiting and self._fits(batch, self._waiting[0]) and suits(self._waiting[0]):
-            batch = _joined(batch, self._waiting.popleft())
+        """A batch with those that follow it as far as they suit and make one that isn't larger than allowed."""
+        taken = 0
+        for following in self._waiting:
+            if not (self._fits(batch, following) and suits(following)):
+                break
+            batch = _joined(batch, following)
+            taken += 1
+        # Only now: whatever fails before leaves them where they were.
+        for _ in range(taken):
+            self._waiting.popleft()
         self._emptied.set()
         return batch
 
@@ -97,7 +104,9 @@ class BatchQueue:
         self._filled.set()
 
     def _fits(self, one: Prepared, other: Prepared) -> bool:
-        return one.generation == other.generation and one.rows + other.rows <= self._rows_max
+        # A batch that is tried again and again would otherwise get what is polled meanwhile, again and again.
+        small = one.rows + other.rows <= self._rows_max and one.size_bytes < QUEUED_BYTES_MAX
+        return one.generation == other.generation and small
 
 
 def _joined(one: Prepared, other: Prepared) -> Prepared:

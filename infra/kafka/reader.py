@@ -254,7 +254,9 @@ class PartitionReader:
     def _late(self) -> Late:
         """What came while the batch waited for its turn: it is of the batch now, and needn't wait for another turn."""
         before = self._batch
-        self._batch = self._queue.added_to(before, self._is_at_home)
+        # After reading began anew what is queued doesn't follow on this batch.
+        if before.generation == self.generation:
+            self._batch = self._queue.added_to(before, self._is_at_home)
         return Late(
             self._batch.events[len(before.events) :],
             self._batch.letters[len(before.letters) :],

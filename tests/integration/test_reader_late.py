@@ -89,6 +89,12 @@ class Read:
                 self._news.clear()
                 await self._news.wait()
 
+    async def until_applied(self, events: int) -> None:
+        async with asyncio.timeout(20):
+            while self.result.applied < events:
+                self._news.clear()
+                await self._news.wait()
+
     async def batches(self) -> list[int]:
         """How many outputs went out with each batch, but the first one."""
         rows = await self._desk.pool.fetch("SELECT seq_last - seq_first + 1 AS count FROM outbox ORDER BY seq_first")
@@ -212,3 +218,31 @@ async def test_what_came_late_is_neither_lost_nor_doubled_when_its_batch_is_trie
         await read.until_read()
         assert await read.batches() == [outputs_of(2)]
         assert await lone_desk.count("payments") == 3
+
+
+async def test_a_batch_of_before_reading_began_anew_gets_nothing_more(lone_desk: Desk) -> None:
+    async with reading(lone_desk) as read:
+        async with shard_taken(lone_desk):
+            await read.offer(payment("p1"))
+            await settle()
+            generation = read.reader.generation
+            read.reader.begin_again()
+            # As one that had waited for room since before.
+            stale = Prepared(generation, 2, 3, [lone_desk.event(payment("p2"))], [])
+            await read.reader._queue.put(stale)
+            before = read.result.applied
+        await read.until_applied(before + 1)
+        await settle()
+        assert await read.batches() == [outputs_of(1)]
+        assert await lone_desk.pool.fetchval("SELECT next_offset FROM input_offsets") == 2
+
+
+async def test_batches_that_take_what_comes_late_do_not_measure_how_long_an_event_takes(lone_desk: Desk) -> None:
+    async with reading(lone_desk) as read:
+        turns = lone_desk.ledger._turns
+        async with shard_taken(lone_desk):
+            await offer_while_it_waits(read, [payment(f"a{number}") for number in range(20)], [payment("p1")])
+        await read.until_read()
+        assert turns._seconds_an_event == 0.0
+        await lone_desk.apply(*(payment(f"b{number}") for number in range(20)))
+        assert turns._seconds_an_event > 0.0

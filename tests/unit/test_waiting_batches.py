@@ -6,6 +6,8 @@ import asyncio
 from typing import Any, cast
 from uuid import UUID
 
+import pytest
+
 from domain.events import Event
 from infra.kafka import batches
 from infra.kafka.batches import BatchQueue, Prepared
@@ -129,3 +131,29 @@ async def test_a_batch_gets_nothing_that_was_polled_after_reading_began_anew() -
     old = batch(0, "e", generation=1)
     assert queue.added_to(old) is old
     assert (await next_of(queue)).first_offset == 1
+
+
+async def test_no_batch_that_is_large_already_gets_more() -> None:
+    queue = BatchQueue(10)
+    await queue.put(batch(1, "e"))
+    large = batch(0, "e", size_bytes=batches.QUEUED_BYTES_MAX)
+    assert queue.added_to(large) is large
+    assert queue.added_to(batch(0, "e", size_bytes=batches.QUEUED_BYTES_MAX - 1)).next_offset == 2
+
+
+async def test_what_cannot_be_joined_stays_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = BatchQueue(10)
+    for first in (1, 2, 3):
+        await queue.put(batch(first, "e"))
+    joined, joins = batches._joined, list[Prepared]()
+
+    def fail_at_second(one: Prepared, other: Prepared) -> Prepared:
+        joins.append(other)
+        if len(joins) == 2:
+            raise MemoryError
+        return joined(one, other)
+
+    monkeypatch.setattr(batches, "_joined", fail_at_second)
+    with pytest.raises(MemoryError):
+        queue.added_to(batch(0, "e"))
+    assert (await next_of(queue)).next_offset == 4
