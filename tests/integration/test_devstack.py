@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.devstack import (
     RunningStack,
@@ -44,6 +45,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def running(data: Path) -> RunningStack:
     return up(data)
+
+
+async def config_of_broker(stack: RunningStack) -> dict[str, str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap)
+    await admin.start()
+    try:
+        [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, "1")])
+    finally:
+        await admin.close()
+    [(_, _, _, _, entries)] = answer.resources
+    return {option: value for option, value, *_ in entries}
 
 
 async def remember(stack: RunningStack, what: str) -> None:
@@ -237,3 +249,8 @@ async def test_each_test_gets_a_migrated_database_of_its_own(database_url: str, 
     connection = await asyncpg.connect(database_url)
     assert await connection.fetchval("SELECT count(*) FROM shards") == shards
     await connection.close()
+
+
+async def test_a_transaction_does_not_wait_20_ms_for_the_markers_of_the_one_before(running: RunningStack) -> None:
+    config = await config_of_broker(running)
+    assert config["add.partitions.to.txn.retry.backoff.ms"] == "1"
