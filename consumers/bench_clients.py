@@ -1,6 +1,6 @@
 """Publisher and subscriber of a benchmark: librdkafka's, on threads of their own.
 
-They share the cores with what they measure, and take a third of the CPU that clients in Python do.
+They share the cores with what they measure, and take half of the CPU that clients in Python do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Publisher:
         """Acknowledgements are heard of during the block; what was sent in it is published at its end."""
         with _repeated(lambda: self._producer.poll(POLL_SECONDS)):
             yield
-        self._producer.flush(FLUSH_SECONDS)
+        self.flush()
 
     def send(self, topic: str, value: bytes, *, key: bytes, acknowledged: Acknowledged | None = None) -> None:
         """Publish soon. `acknowledged` is called in another thread. Raises: KafkaException, where one wasn't."""

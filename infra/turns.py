@@ -8,11 +8,13 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from infra.ahead import EVENTS_MOST
+
 URGENT_IN_A_ROW = 4
 """After so many urgent turns one is given to what has waited meanwhile: it may be late, but never stands still."""
 WANTED_SECONDS = 5.0
 """So long after an urgent batch others are kept short: the next one may come at any time."""
-EVENTS_LEAST = 64
+EVENTS_LEAST = EVENTS_MOST
 """Below so many a batch costs hardly less, and the money falls behind; so many are still decided ahead of the lock."""
 SIDE_BY_SIDE = 2
 """So many that don't hurry at a time then: while one waits for Postgres another can be decided."""

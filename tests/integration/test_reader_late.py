@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -84,14 +84,14 @@ class Read:
         await self.reader.offer(Prepared(self.reader.generation, first, self._offset, events, letters))
 
     async def until_read(self) -> None:
-        async with asyncio.timeout(20):
-            while self.reader.cursor != self._offset:
-                self._news.clear()
-                await self._news.wait()
+        await self._until(lambda: self.reader.cursor == self._offset)
 
     async def until_applied(self, events: int) -> None:
+        await self._until(lambda: self.result.applied >= events)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
-            while self.result.applied < events:
+            while not done():
                 self._news.clear()
                 await self._news.wait()
 
