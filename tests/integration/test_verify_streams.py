@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 from aiokafka import ConsumerRecord
 
+from infra.chain import next_head
 from infra.outbox import frame, pack, unpack
+from infra.postgres.migrate import GENESIS_HEAD
 from infra.postgres.reading import reading
 from infra.settings import Settings
 from infra.verify_streams import stream_checks
@@ -78,9 +80,22 @@ async def test_a_changed_output_breaks_the_chain_and_differs_from_its_topic(kept
     )
     assert f"the output 1-{row['shard']}-{row['seq_first']} at" in faults["topics_told"]
 
-    # The head falsified to fit: the seals are the anchor outside of Postgres.
-    await connection.execute("UPDATE outbox SET head_hash = sha256(head_hash) WHERE seq_last = $1", row["seq_last"])
-    assert "the books have" in (await _faults(kept.settings))["seals_told"]
+    # All heads falsified to fit: the seals, each of one or more batches, are the anchor outside of Postgres.
+    head, heads = GENESIS_HEAD, set[str]()
+    batches = await connection.fetch("SELECT * FROM outbox WHERE shard = $1 ORDER BY seq_last", row["shard"])
+    for batch in batches:
+        for seq, output in enumerate(unpack(batch["body"]), batch["seq_first"]):
+            head = next_head(head, output, f"{batch['epoch']}-{batch['shard']}-{seq}")
+        heads.add(head.hex())
+        await connection.execute(
+            "UPDATE outbox SET head_hash = $3 WHERE shard = $1 AND seq_last = $2",
+            batch["shard"],
+            batch["seq_last"],
+            head,
+        )
+    faults = await _faults(kept.settings)
+    assert set(faults) == {"seals_told", "topics_told"}
+    assert any(f"the books have {head}" in faults["seals_told"] for head in heads)
     await connection.close()
 
 
