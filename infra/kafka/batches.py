@@ -59,9 +59,13 @@ class BatchQueue:
         """Whether a batch can be put without waiting."""
         if not self._waiting:
             return True
-        rows = sum(prepared.rows for prepared in self._waiting)
         size = sum(prepared.size_bytes for prepared in self._waiting)
-        return rows < self._rows_max and size < QUEUED_BYTES_MAX
+        return self.rows < self._rows_max and size < QUEUED_BYTES_MAX
+
+    @property
+    def rows(self) -> int:
+        """How many wait."""
+        return sum(prepared.rows for prepared in self._waiting)
 
     async def put(self, prepared: Prepared) -> None:
         """Add a batch as soon as there is room."""

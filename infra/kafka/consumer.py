@@ -87,6 +87,9 @@ class LedgerConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self, timeout_ms: int, max_records: int | None
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """Poll the partitions whose readers have room, so that a slow one never stands before the others."""
+        bounds = [most for reader in self.readers.values() if (most := reader.read_ahead_most) is not None]
+        if max_records is not None:
+            max_records = min([max_records, *bounds])
         roomy = [partition for partition, reader in self.readers.items() if reader.has_room]
         if len(roomy) == len(self.readers):
             # FastStream sleeps after an empty poll, and what comes meanwhile waits: so poll for longer.

@@ -136,8 +136,17 @@ class PartitionReader:
 
     @property
     def has_room(self) -> bool:
-        """Whether a batch can be offered without waiting."""
-        return self._queue.has_room
+        """Whether a batch can be offered without waiting, and is wanted yet."""
+        most = self.read_ahead_most
+        return self._queue.has_room and (most is None or self._queue.rows < most)
+
+    @property
+    def read_ahead_most(self) -> int | None:
+        """How many records a poll may give where somebody waits for decisions; None: as many as there are.
+
+        A thousand that are parsed one after the other keep the event loop busy for longer than a decision may take.
+        """
+        return None if self._urgent else self._ledger.events_most()
 
     async def _run(self) -> None:
         while not self._leaving.is_set():

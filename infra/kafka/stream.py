@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Translate = Callable[[WireEvent, InputRecord], Event | DeadLetter]
 NewReader = Callable[[TopicPartition, LedgerConsumer], PartitionReader]
 
-PARSED_AT_ONCE = 64
+PARSED_AT_ONCE = 16
 """How many records are parsed before others may run: a millisecond."""
 LEAVE_SECONDS = 5.0
 
