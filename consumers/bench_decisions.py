@@ -22,8 +22,7 @@ from infra.devstack import RunningStack
 from infra.settings import Settings
 
 # A broker's compiler is about done with this traffic after so long; before, a good part of what it takes is its.
-WARM_SECONDS = 120
-WARM_BESIDE_SECONDS = 40
+WARM_SECONDS = WARM_BESIDE_SECONDS = 120
 CONTROL_SECONDS = 4
 DRAIN_SECONDS = 60.0
 PAYER_LINGERS_MS = 5

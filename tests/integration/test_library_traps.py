@@ -25,6 +25,7 @@ from infra.kafka.intake import Intake, Stream
 from infra.ledger import Ledger, LedgerRules
 from infra.postgres.engine import open_pool
 from infra.settings import Settings, SettingsError
+from infra.turns import EVENTS_LEAST
 from schemas.topics import OUTPUT_TOPICS, TOPICS
 from tests.fixtures.relay import books
 from tests.fixtures.traffic import payment, publish
@@ -224,6 +225,27 @@ async def test_our_consumers_are_built_and_polls_are_tagged_before_anything_else
         consumer._fetcher.fetched_records = fetched_records
         assert tagged_at[0] == found_at[0]
         await until(lambda: ours.counts.applied == 1)
+
+
+async def test_a_poll_of_money_gives_no_more_than_one_part_where_somebody_waits(
+    books: asyncpg.Connection, settings: Settings
+) -> None:
+    async with intake(settings) as ours:
+        consumer = ours.streams["payments"].consumer
+        assert isinstance(consumer, LedgerConsumer)
+        (reader,) = consumer.readers.values()
+        fetched_records, asked = consumer._fetcher.fetched_records, list[int | None]()
+
+        async def fetched(*arguments: Any, max_records: int | None, **more: Any) -> Any:
+            asked.append(max_records)
+            return await fetched_records(*arguments, max_records=max_records, **more)
+
+        consumer._fetcher.fetched_records = fetched
+        await until(lambda: settings.batch_rows_max in asked)
+        async with reader._ledger._turns.take(0, urgent=True):
+            pass
+        await until(lambda: EVENTS_LEAST in asked)
+        consumer._fetcher.fetched_records = fetched_records
 
 
 # --- what would be published ----------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ from infra.records import DeadLetter, InputRecord
 from infra.resolvers.resolving import Resolvers
 from infra.results import BatchResult
 from infra.settings import Settings
+from infra.turns import EVENTS_LEAST
 from tests.fixtures.desk import TOPIC_ID, Desk, Envelope, desk_on, payment
 
 PARTITION = TopicPartition("ledger.authorizations", 0)
+OTHER_SHARD = 99
 
 
 class EmptyTopic:
@@ -157,6 +159,31 @@ async def test_batches_nobody_waits_for_are_applied_as_they_came(lone_desk: Desk
             await offer_while_it_waits(read, [payment("p1")], [payment("p2")], [payment("p3")])
         await read.until_read()
         assert await read.batches() == [outputs_of(1), outputs_of(2)]
+
+
+async def test_money_is_read_ahead_by_one_part_only_where_somebody_waits(lone_desk: Desk) -> None:
+    async with reading(lone_desk, urgent=False, rows_max=1_000) as read:
+        reader, part = read.reader, [payment(f"p{number}") for number in range(1, EVENTS_LEAST + 1)]
+        async with shard_taken(lone_desk):
+            # In the reader's hands; what comes after it waits in the queue.
+            await offer_while_it_waits(read, [payment("p")], part[1:])
+            assert reader.has_room
+            assert reader.read_ahead_most is None
+            async with lone_desk.ledger._turns.take(OTHER_SHARD, urgent=True):
+                pass
+            assert reader.read_ahead_most == EVENTS_LEAST
+            assert reader.has_room
+            await read.offer(part[0])
+            assert not reader.has_room
+        await read.until_read()
+        assert reader.has_room
+        assert read.result.applied == EVENTS_LEAST + 2
+
+
+async def test_card_payments_are_read_ahead_as_far_as_there_is_room(lone_desk: Desk) -> None:
+    async with reading(lone_desk, urgent=True) as read:
+        assert lone_desk.ledger.events_most() is not None
+        assert read.reader.read_ahead_most is None
 
 
 async def test_a_batch_gets_no_more_rows_than_allowed_by_what_comes_late(lone_desk: Desk) -> None:
