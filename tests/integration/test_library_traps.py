@@ -22,6 +22,7 @@ from consumers.translate import read_command, translator
 from infra.kafka.connection import check_libraries
 from infra.kafka.consumer import LedgerConsumer
 from infra.kafka.intake import Intake, Stream
+from infra.kafka.reader import PartitionReader
 from infra.ledger import Ledger, LedgerRules
 from infra.postgres.engine import open_pool
 from infra.settings import Settings, SettingsError
@@ -78,6 +79,14 @@ async def intake(settings: Settings) -> AsyncIterator[Intake]:
     finally:
         await ours.stop()
         await pool.close()
+
+
+def reading_payments(ours: Intake) -> tuple[LedgerConsumer, PartitionReader]:
+    """The consumer of the payments, and the reader of their one partition."""
+    consumer = ours.streams["payments"].consumer
+    assert isinstance(consumer, LedgerConsumer)
+    (reader,) = consumer.readers.values()
+    return consumer, reader
 
 
 async def send(settings: Settings, value: bytes, *, headers: list[tuple[str, Any]] | None = None, **more: Any) -> None:
@@ -197,9 +206,7 @@ async def test_our_consumers_are_built_and_polls_are_tagged_before_anything_else
     books: asyncpg.Connection, settings: Settings
 ) -> None:
     async with intake(settings) as ours:
-        consumer = ours.streams["payments"].consumer
-        assert isinstance(consumer, LedgerConsumer)
-        (reader,) = consumer.readers.values()
+        consumer, reader = reading_payments(ours)
         fetched_records, polled, found_at, tagged_at = consumer._fetcher.fetched_records, [], [], []
 
         async def fetched(*arguments: Any, **more: Any) -> Any:
@@ -231,9 +238,7 @@ async def test_a_poll_of_money_gives_no_more_than_one_part_where_somebody_waits(
     books: asyncpg.Connection, settings: Settings
 ) -> None:
     async with intake(settings) as ours:
-        consumer = ours.streams["payments"].consumer
-        assert isinstance(consumer, LedgerConsumer)
-        (reader,) = consumer.readers.values()
+        consumer, reader = reading_payments(ours)
         fetched_records, asked = consumer._fetcher.fetched_records, list[int | None]()
 
         async def fetched(*arguments: Any, max_records: int | None, **more: Any) -> Any:
