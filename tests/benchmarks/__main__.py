@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from consumers.bench_ledger import reuse_wal
 from infra.devstack import RunningStack, down, up
 from tests.benchmarks.latency import Latency, measure_latency
 from tests.benchmarks.naive import measure_naive
@@ -44,6 +45,7 @@ async def _measure_all(stack: RunningStack, asked: argparse.Namespace, data: Pat
     latencies: list[Latency] = []
     log = data / "ledger.log"
     count = asked.payments
+    await reuse_wal(stack)
     try:
         if asked.only in (None, "pipe"):
             bursts += await measure(
