@@ -80,8 +80,6 @@ def _show(found: Explained, json_wanted: bool) -> None:
         _show_entry(found, settings_of_command())
     elif "hold" in found:
         show_hold(found["hold"])
-        if found["adjusted_at"] is not None:
-            click.echo(f"  adjusted    last at {moment(found['adjusted_at'])}")
         _show_events(found["events"], found["hold"]["currency"], settings_of_command())
     elif "authorization" in found:
         show_authorization(found["authorization"])
@@ -107,6 +105,11 @@ def _show_events(events: list[ExplainedEvent], unit: str, settings: Settings) ->
         click.echo(f"  read from   {_place(event)}")
         _show_waiting(event)
         click.echo(f"  happened    {moment(event['occurred_at'])}, recorded {moment(event['recorded_at'])}")
+        if "superseded" in each:
+            amount = money(event["data"]["amount"], unit)
+            click.echo(
+                f"  adjusted    to {amount}{', superseded by one of a later time' if each['superseded'] else ''}"
+            )
         for output in each["outputs"]:
             row = _output_row(output, settings)
             click.echo(f"  published   {row[2]} {row[0]} on {row[1]}: {row[3]}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypedDict, final
+from typing import NotRequired, TypedDict, final
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.expiry import HoldExpired
@@ -19,16 +19,23 @@ from infra.postgres.queries_explained import Origin, ToldOutput, find_event, ori
 from infra.postgres.queries_holds import HoldDocument, hold
 from infra.postgres.queries_outcomes import held_keys
 from infra.postgres.queries_places import find_shard
-from infra.postgres.tables import holds
+from infra.postgres.tables import events, holds
+from schemas import canonical
+
+ADJUSTED = "hold.adjusted.v1"
 
 
 class ExplainedEvent(TypedDict):
-    """One handling of an event: `outcome` is applied, parked or rejected, `code` why it wasn't applied."""
+    """One handling of an event: `outcome` is applied, parked or rejected, `code` why it wasn't applied.
+
+    `superseded`, of a hold's adjustment: it came after a later one, and changed nothing.
+    """
 
     event: Origin
     outcome: str
     code: str | None
     outputs: list[ToldOutput]
+    superseded: NotRequired[bool]
 
 
 @final
@@ -41,9 +48,9 @@ class ExplainedAuthorization(TypedDict):
 
 @final
 class ExplainedHold(TypedDict):
-    """What made a hold, captured and ended it, in the order of the ledger.
+    """What made a hold, adjusted, captured and ended it, in the order of the ledger.
 
-    Of its adjustments only the `time` of the last one is known: no index leads to them.
+    `adjusted_at`: the `time` of the adjustment that counts.
     """
 
     hold: HoldDocument
@@ -62,7 +69,7 @@ async def explain_authorization(
 
 
 async def explain_hold(connection: AsyncConnection, tenant_id: str, hold_id: str) -> ExplainedHold:
-    """A hold, and the events that made and ended it, each as `explain_authorization` tells it. Raises: NotFound."""
+    """A hold, and the events of its life, each as `explain_authorization` tells it. Raises: NotFound."""
     shard = await find_shard(connection, tenant_id)
     document = await hold(connection, tenant_id, hold_id)
     key = hold_key(tenant_id, hold_id)
@@ -73,11 +80,32 @@ async def explain_hold(connection: AsyncConnection, tenant_id: str, hold_id: str
     adjusted_at = await connection.scalar(
         select(holds.c.adjusted_at).where(holds.c.shard == shard, holds.c.hold_key == UUID(bytes=bytes(key)))
     )
-    return {
-        "hold": document,
-        "adjusted_at": adjusted_at,
-        "events": await _told(connection, shard, sorted({*claimed.values(), *captured})),
-    }
+    adjusted = [] if adjusted_at is None else await _adjustments(connection, shard, tenant_id, hold_id)
+    told = await _told(connection, shard, sorted({*claimed.values(), *captured, *adjusted}))
+    _mark_superseded(told)
+    return {"hold": document, "adjusted_at": adjusted_at, "events": told}
+
+
+async def _adjustments(connection: AsyncConnection, shard: int, tenant_id: str, hold_id: str) -> list[int]:
+    """The seqs of a hold's adjustments, out of all of its tenant's; their `data` is canonical JSON, nothing nested."""
+    named = f'"hold_id":{canonical.dump(hold_id).decode()}'
+    found = await connection.scalars(
+        select(events.c.seq)
+        .where(events.c.shard == shard, events.c.tenant_id == tenant_id)
+        .where(events.c.type == literal_column(f"'{ADJUSTED}'"), events.c.outcome == literal_column("'applied'"))
+        .where(func.strpos(events.c.data, named) > 0)
+    )
+    return list(found)
+
+
+def _mark_superseded(told: Iterable[ExplainedEvent]) -> None:
+    """Say of each adjustment whether a later one was there already."""
+    latest: datetime | None = None
+    for each in told:
+        if each["event"]["type"] == ADJUSTED:
+            happened = each["event"]["occurred_at"]
+            each["superseded"] = latest is not None and happened < latest
+            latest = happened if latest is None else max(latest, happened)
 
 
 async def _told(connection: AsyncConnection, shard: int, seqs: Iterable[int]) -> list[ExplainedEvent]:

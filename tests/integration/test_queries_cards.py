@@ -60,7 +60,7 @@ def story() -> list[Envelope]:
         later("captured", "early", amount=5),
         envelope("hold.created.v1", id="made", hold_id="h1", account="wallet", amount=90, currency="EUR",
                  direction="out", payment_id="p1"),
-        envelope("hold.adjusted.v1", hold_id="h1", adjustment_id="1", amount=95),
+        envelope("hold.adjusted.v1", id="more", hold_id="h1", adjustment_id="1", amount=95),
         envelope("hold.captured.v1", id="part", hold_id="h1", amount=10, final=False, capture_id="1"),
         envelope("hold.captured.v1", id="rest", hold_id="h1", amount=20),
         envelope("hold.created.v1", hold_id="h2", account="wallet", amount=7, currency="EUR"),
@@ -423,15 +423,48 @@ async def test_an_event_that_waited_for_its_decision_is_told_after_it_and_for_wh
     assert (found["authorization"]["decision"], found["authorization"]["captured"]) == ("declined", 5)
 
 
-async def test_a_hold_is_told_by_what_made_captured_and_ended_it(books: Settings) -> None:
+async def test_a_hold_is_told_by_what_made_adjusted_captured_and_ended_it(books: Settings) -> None:
     async with reading(books) as connection:
         captured = await explain_hold(connection, TENANT, "h1")
         voided = await explain_hold(connection, TENANT, "h2")
-    assert [event["event"]["id"] for event in captured["events"]] == ["made", "part", "rest"]
+    assert [event["event"]["id"] for event in captured["events"]] == ["made", "more", "part", "rest"]
+    assert [event.get("superseded") for event in captured["events"]] == [None, False, None, None]
     assert captured["adjusted_at"] == datetime(2026, 3, 2, 11, tzinfo=UTC)
     assert [event["event"]["type"] for event in voided["events"]] == ["hold.created.v1", "hold.voided.v1"]
     topics = {output["topic"] for event in captured["events"] for output in event["outputs"]}
     assert topics == {"balances", "entries", "outcomes"}
+
+
+async def test_a_hold_is_told_by_its_own_adjustments_and_which_of_them_came_too_late(
+    lone_desk: Desk, ledger_settings: Settings
+) -> None:
+    def adjusted(hold_id: str, number: int, amount: int, time: datetime = NOON, **more: Any) -> Envelope:
+        data = {"hold_id": hold_id, "adjustment_id": str(number), "amount": amount}
+        return envelope("hold.adjusted.v1", id=f"{hold_id} {number}", time=time, **data | more)
+
+    # One name is written otherwise in JSON, and another adjustment's id has it, too.
+    name, other = 'h"é', "h2"
+    made = [envelope("hold.created.v1", id=each, hold_id=each, account="wallet", amount=9, currency="EUR")
+            for each in (name, other)]  # fmt: skip
+    await lone_desk.apply(
+        *opened(),
+        *made,
+        adjusted(name, 1, 12),
+        adjusted(other, 1, 8, adjustment_id='"hold_id":"h\\"é"'),
+        adjusted(name, 2, 5, NOON - HOUR),
+        adjusted(name, 3, 0),
+        adjusted(name, 4, 15),
+    )
+    async with reading(ledger_settings) as connection:
+        found = await explain_hold(connection, TENANT, name)
+    told = [(event["event"]["id"], event["outcome"], event.get("superseded")) for event in found["events"]]
+    assert told == [
+        (name, "applied", None),
+        (f"{name} 1", "applied", False),
+        (f"{name} 2", "applied", True),
+        (f"{name} 4", "applied", False),
+    ]
+    assert found["hold"]["amount"] == 15
 
 
 async def test_an_expired_hold_is_told_by_its_expiry(lone_desk: Desk, ledger_settings: Settings) -> None:
@@ -465,7 +498,8 @@ def test_people_are_explained_holds_and_card_payments(run: Run) -> None:
     shown = run("explain", "h1").stdout
     assert "hold h1: captured" in shown
     assert "hold.captured.v1 part of psp: applied" in shown
-    assert "adjusted    last at 2026-03-02T11:00:00Z" in shown
+    assert "hold.adjusted.v1 more of psp: applied" in shown
+    assert "adjusted    to 0.95 EUR\n" in shown
     shown = run("explain", "visa", "hotel").stdout
     assert "visa hotel: approved, confirmed" in shown
     assert "approved, 2.00 EUR of 2.00 EUR" in shown
