@@ -15,20 +15,17 @@ import asyncpg
 from aiokafka.errors import KafkaError
 
 from consumers import authorizations, commands, disputes, payments, payouts, refunds, transfers
+from consumers.beginning import patient_pool, prepare_database, topics_as_made
 from consumers.clock import run_clock
 from consumers.translate import read_command, translator
+from infra.kafka.announcer import Announcer
 from infra.kafka.connection import check_libraries, wait_for_kafka
 from infra.kafka.intake import Intake, StreamStalledError
 from infra.kafka.relay import run_relay
-from infra.kafka.topics import ensure_topics
-from infra.kafka.wakeups import CHANNEL, RelayWakeups
+from infra.kafka.wakeups import RelayWakeups
 from infra.ledger import Ledger, LedgerRules
-from infra.outbox import OutboxRow
 from infra.patience import Patience, sleep_unless
-from infra.postgres.engine import check_database, open_pool
-from infra.postgres.errors import TransientError, ours
 from infra.postgres.load_credit import credit_reader
-from infra.postgres.migrate import migrate
 from infra.resolvers.resolving import Resolvers
 from infra.settings import Settings, SettingsError
 from infra.telemetry import Progress, configure_logging
@@ -62,9 +59,9 @@ async def run(
     if stop is None:
         stop = asyncio.Event()
         _stop_on_signals(stop)
-    if await _prepare_database(settings, stop, make=roles == ROLES) and not stop.is_set():
+    if await prepare_database(settings, stop, make=roles == ROLES) and not stop.is_set():
         await wait_for_kafka(settings, stop)
-        async with _pool(settings, stop) as pool:
+        async with patient_pool(settings, stop) as pool:
             if pool is not None and not stop.is_set():
                 await _run_roles(settings, roles, pool, ready, stop)
 
@@ -86,69 +83,10 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
 
 
-async def _prepare_database(settings: Settings, stop: asyncio.Event, *, make: bool) -> bool:
-    """Bring the schema up to date, or find it so; False if `stop` came first. Raises: SettingsError."""
-    patience = Patience("Postgres")
-    while not stop.is_set():
-        try:
-            if make:
-                await migrate(settings)
-            connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
-            try:
-                await check_database(connection, settings)
-            finally:
-                await connection.close()
-        except SettingsError:
-            raise
-        except Exception as fault:
-            await patience.wait(_explained(fault, settings), stop)
-        else:
-            patience.over()
-            return True
-    return False
-
-
-def _explained(fault: Exception, settings: Settings) -> str:
-    """Why Postgres can't be used. Raises: SettingsError where waiting can't help."""
-    cause: BaseException = getattr(getattr(fault, "orig", None), "__cause__", None) or fault
-    if isinstance(cause, asyncpg.exceptions.ClientConfigurationError | ValueError):
-        raise SettingsError(
-            f"LEDGER_DATABASE_URL can't be understood: {cause}; see docs/operating.md, Settings"
-        ) from fault
-    wrong = (
-        asyncpg.InvalidPasswordError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InvalidCatalogNameError,
-        asyncpg.InsufficientPrivilegeError,
-    )
-    if isinstance(cause, wrong):
-        raise SettingsError(f"Postgres refuses what LEDGER_DATABASE_URL says: {cause}") from fault
-    known = ours(cause) if isinstance(cause, Exception) else cause
-    if not isinstance(known, TransientError):
-        raise fault
-    return f"can't be reached ({cause})"
-
-
-@contextlib.asynccontextmanager
-async def _pool(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
-    patience = Patience("Postgres")
-    pool = None
-    while pool is None and not stop.is_set():
-        try:
-            pool = await open_pool(settings)
-        except Exception as fault:
-            await patience.wait(_explained(fault, settings), stop)
-    try:
-        yield pool
-    finally:
-        if pool is not None:
-            pool.terminate()
-
-
 async def _run_roles(
     settings: Settings, roles: frozenset[str], pool: asyncpg.Pool, ready: Callable[[], None], stop: asyncio.Event
 ) -> None:
-    counts = await _topics(settings, stop)
+    counts = await topics_as_made(settings, stop)
     if stop.is_set():
         return
     async with _resolvers(settings, pool, wanted="worker" in roles) as resolvers:
@@ -220,22 +158,6 @@ def ledger_rules(settings: Settings, partitions: Mapping[str, int]) -> LedgerRul
         group=settings.group_id,
         batch_seconds_max=settings.batch_seconds_max,
     )
-
-
-async def _topics(settings: Settings, stop: asyncio.Event) -> dict[str, int]:
-    patience = Patience("Postgres")
-    while not stop.is_set():
-        try:
-            connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
-            try:
-                return await ensure_topics(settings, connection, stop)
-            finally:
-                await connection.close()
-        except SettingsError:
-            raise
-        except Exception as fault:
-            await patience.wait(_explained(fault, settings), stop)
-    return {}
 
 
 async def _say_ready(joined: asyncio.Event, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -323,37 +245,3 @@ async def _watch_kafka(settings: Settings, stop: asyncio.Event) -> None:
         await sleep_unless(stop, 5.0)
         if not stop.is_set():
             await wait_for_kafka(settings, stop)
-
-
-class Announcer:
-    """Tells relays in other processes of new outputs, one NOTIFY for what came meanwhile, after the commits."""
-
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
-        self._shards: set[int] = set()
-        self._news = asyncio.Event()
-
-    def announce(self, shard: int, _row: OutboxRow) -> None:
-        self._shards.add(shard)
-        self._news.set()
-
-    async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            await sleep_unless_news(self._news, stop)
-            self._news.clear()
-            shards, self._shards = self._shards, set()
-            try:
-                await self._pool.execute(
-                    "SELECT pg_notify($1, shard::text) FROM unnest($2::int[]) AS shard", CHANNEL, list(shards)
-                )
-            except Exception as fault:
-                # Only a hint: a relay that doesn't hear of it finds it at its next poll.
-                log.debug("relays weren't told (%r)", fault)
-
-
-async def sleep_unless_news(news: asyncio.Event, stop: asyncio.Event) -> None:
-    """Wait for one of two events."""
-    waiting = {asyncio.create_task(news.wait()), asyncio.create_task(stop.wait())}
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
