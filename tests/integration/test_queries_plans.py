@@ -123,7 +123,8 @@ async def database_settings(database_url: str, shards: int) -> Settings:
         await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     await connection.execute(FILL)
     # Keys are hashes of names, which SQL can't make: one row of each gets its own.
-    await connection.execute("UPDATE holds SET hold_key = $1 WHERE hold_id = 'h7'", _uuid(hold_key(TENANT, "h7")))
+    adjusted = "UPDATE holds SET hold_key = $1, adjusted_at = now() WHERE hold_id = 'h7'"
+    await connection.execute(adjusted, _uuid(hold_key(TENANT, "h7")))
     line = _uuid(line_key(TENANT, "line:7"))
     await connection.execute("UPDATE lines_of_credit SET line_key = $1 WHERE line_of_credit_id = 'line:7'", line)
     payment = _uuid(authorization_key(TENANT, "visa", "x7"))
@@ -234,7 +235,10 @@ READS: dict[str, tuple[Read, set[str]]] = {
         lambda c: explain_authorization(c, TENANT, "visa", "x7"),
         {"authorizations_pkey", "authorization_events_pkey", "events_s0_0_pkey"},
     ),
-    "explain hold": (lambda c: explain_hold(c, TENANT, "h7"), {"holds_pkey", "idempotency_keys_pkey"}),
+    "explain hold": (
+        lambda c: explain_hold(c, TENANT, "h7"),
+        {"holds_pkey", "idempotency_keys_pkey", "events_s0_0_shard_tenant_id_seq_idx"},
+    ),
     "line that is not there": (
         _not_there(lambda c: queries.line(c, TENANT, "L9")),
         {"lines_of_credit_pkey", "lines_of_credit_owner_ix"},
