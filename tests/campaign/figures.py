@@ -38,7 +38,7 @@ class Figures:
 
     @property
     def without_faults(self) -> float:
-        """Records read a second before the faults and after them, from when much was to be read."""
+        """Records read a second before the faults and after them, from when much was to be read; 0 if it never was."""
         return _mean([look for begun, look in self._pairs() if look.phase != "faults" and begun >= MUCH])
 
     @property
@@ -80,7 +80,7 @@ class Figures:
             "faults": dict(sorted(self.faults.items())),
             "faults_total": self.faults.total(),
             "records_per_second": {
-                "without_faults": round(self.without_faults),
+                "without_faults": round(self.without_faults) or None,
                 "with_faults": round(self.with_faults),
                 "published_under_faults": round(self.offered),
                 "behind_most": self.behind_most,
@@ -93,10 +93,12 @@ class Figures:
         """For people."""
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         over_time = " ".join(f"{rate:,.0f}" for _, rate in self.by_minute())
+        calm = self.without_faults
+        able = f"{calm:,.0f} records/s without faults" if calm else "without faults there was never much to read"
         return [
             f"faults: {self.faults.total()}: {faults}",
             f"records/s by the minute: {over_time}",
-            f"throughput: {self.without_faults:,.0f} records/s without faults; with them {self.with_faults:,.0f} of "
+            f"throughput: {able}; with them {self.with_faults:,.0f} records/s of "
             f"the {self.offered:,.0f} that were published: {self.kept:.0%} kept, at most {self.behind_most:,} behind",
         ]
 

@@ -27,6 +27,12 @@ def test_where_little_is_published_all_of_it_is_what_can_be_kept() -> None:
     assert Figures().kept == 0
 
 
+def test_where_there_was_never_much_to_read_no_speed_is_claimed() -> None:
+    figures = Figures(looks=[look(0, 10, "before", behind=0), look(10, 500, "faults", behind=0)])
+    assert figures.told()[-1].startswith("throughput: without faults there was never much to read; with them 50 ")
+    assert figures.as_json()["records_per_second"]["without_faults"] is None
+
+
 def test_what_programs_are_told_has_each_kind_of_fault_and_all_of_them() -> None:
     figures = Figures(looks=[look(0, 10, "before")], published=7)
     figures.faults.update(["kill", "kill", "clock"])
