@@ -24,7 +24,7 @@ from infra.kafka.intake import Intake, StreamStalledError
 from infra.kafka.relay import run_relay
 from infra.kafka.wakeups import RelayWakeups
 from infra.ledger import Ledger, LedgerRules
-from infra.patience import Patience, sleep_unless
+from infra.patience import Patience, any_of, sleep_unless
 from infra.postgres.load_credit import credit_reader
 from infra.resolvers.resolving import Resolvers
 from infra.settings import Settings, SettingsError
@@ -161,9 +161,7 @@ def ledger_rules(settings: Settings, partitions: Mapping[str, int]) -> LedgerRul
 
 
 async def _say_ready(joined: asyncio.Event, ready: Callable[[], None], stop: asyncio.Event) -> None:
-    await asyncio.wait(
-        {asyncio.create_task(joined.wait()), asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED
-    )
+    await any_of(joined, stop)
     if joined.is_set():
         ready()
     await stop.wait()

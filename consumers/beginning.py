@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import asyncpg
 
@@ -15,27 +16,68 @@ from infra.postgres.errors import TransientError, ours
 from infra.postgres.migrate import migrate
 from infra.settings import Settings, SettingsError
 
+Result = TypeVar("Result")
+
 
 async def prepare_database(settings: Settings, stop: asyncio.Event, *, make: bool) -> bool:
     """Bring the schema up to date, or find it so; False if `stop` came first. Raises: SettingsError."""
+
+    async def prepare() -> bool:
+        if make:
+            await migrate(settings)
+        async with _connected(settings) as connection:
+            await check_database(connection, settings)
+        return True
+
+    return await _patiently(prepare, settings, stop) or False
+
+
+@contextlib.asynccontextmanager
+async def patient_pool(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
+    """The pool, when Postgres can be reached; None if `stop` came first. Raises: SettingsError."""
+    pool = await _patiently(lambda: open_pool(settings), settings, stop)
+    try:
+        yield pool
+    finally:
+        if pool is not None:
+            pool.terminate()
+
+
+async def topics_as_made(settings: Settings, stop: asyncio.Event) -> dict[str, int]:
+    """How many partitions each topic has, after those that were missing are made. Raises: SettingsError."""
+
+    async def make() -> dict[str, int]:
+        async with _connected(settings) as connection:
+            return await ensure_topics(settings, connection, stop)
+
+    return await _patiently(make, settings, stop) or {}
+
+
+async def _patiently(
+    attempt: Callable[[], Awaitable[Result]], settings: Settings, stop: asyncio.Event
+) -> Result | None:
+    """What `attempt` gives when Postgres lets it; None if `stop` came first. Raises: SettingsError."""
     patience = Patience("Postgres")
     while not stop.is_set():
         try:
-            if make:
-                await migrate(settings)
-            connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
-            try:
-                await check_database(connection, settings)
-            finally:
-                await connection.close()
+            result = await attempt()
         except SettingsError:
             raise
         except Exception as fault:
             await patience.wait(_explained(fault, settings), stop)
         else:
             patience.over()
-            return True
-    return False
+            return result
+    return None
+
+
+@contextlib.asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _explained(fault: Exception, settings: Settings) -> str:
@@ -57,37 +99,3 @@ def _explained(fault: Exception, settings: Settings) -> str:
     if not isinstance(known, TransientError):
         raise fault
     return f"can't be reached ({cause})"
-
-
-@contextlib.asynccontextmanager
-async def patient_pool(settings: Settings, stop: asyncio.Event) -> AsyncIterator[asyncpg.Pool | None]:
-    """The pool, when Postgres can be reached; None if `stop` came first. Raises: SettingsError."""
-    patience = Patience("Postgres")
-    pool = None
-    while pool is None and not stop.is_set():
-        try:
-            pool = await open_pool(settings)
-        except Exception as fault:
-            await patience.wait(_explained(fault, settings), stop)
-    try:
-        yield pool
-    finally:
-        if pool is not None:
-            pool.terminate()
-
-
-async def topics_as_made(settings: Settings, stop: asyncio.Event) -> dict[str, int]:
-    """How many partitions each topic has, after those that were missing are made. Raises: SettingsError."""
-    patience = Patience("Postgres")
-    while not stop.is_set():
-        try:
-            connection = await asyncpg.connect(settings.asyncpg_dsn, timeout=10)
-            try:
-                return await ensure_topics(settings, connection, stop)
-            finally:
-                await connection.close()
-        except SettingsError:
-            raise
-        except Exception as fault:
-            await patience.wait(_explained(fault, settings), stop)
-    return {}

@@ -80,3 +80,11 @@ async def sleep_unless(stop: asyncio.Event | None, seconds: float) -> None:
             await stop.wait()
     except TimeoutError:
         return
+
+
+async def any_of(*events: asyncio.Event, seconds: float | None = None) -> None:
+    """Return when one of these events is set, or after so many seconds."""
+    waiting = {asyncio.create_task(event.wait()) for event in events}
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

@@ -9,6 +9,7 @@ import asyncpg
 
 from infra.kafka.wakeups import CHANNEL
 from infra.outbox import OutboxRow
+from infra.patience import any_of
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Announcer:
     async def run(self, stop: asyncio.Event) -> None:
         """Pass it on until `stop`."""
         while not stop.is_set():
-            await _sleep_unless_news(self._news, stop)
+            await any_of(self._news, stop)
             self._news.clear()
             shards, self._shards = self._shards, set()
             try:
@@ -39,11 +40,3 @@ class Announcer:
             except Exception as fault:
                 # Only a hint: a relay that doesn't hear of it finds it at its next poll.
                 log.debug("relays weren't told (%r)", fault)
-
-
-async def _sleep_unless_news(news: asyncio.Event, stop: asyncio.Event) -> None:
-    """Wait for one of two events."""
-    waiting = {asyncio.create_task(news.wait()), asyncio.create_task(stop.wait())}
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()

@@ -20,7 +20,7 @@ from infra.kafka.relay_lease import POSTGRES_FAULTS, RelayLease
 from infra.kafka.seals import Seal, read_last_seal
 from infra.kafka.transactions import ShardStoppedError
 from infra.kafka.wakeups import RelayWakeups
-from infra.patience import Patience, sleep_unless
+from infra.patience import Patience, any_of, sleep_unless
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class _Shift:
         try:
             while not stop.is_set() and not self._lease.lost.is_set():
                 await self._balance()
-                await _any_of(SHARE_SECONDS, stop, self._lease.lost)
+                await any_of(stop, self._lease.lost, seconds=SHARE_SECONDS)
             if self._lease.lost.is_set():
                 raise ConnectionError("the relay's session has ended")
         finally:
@@ -245,11 +245,3 @@ class ShardRelay:
             await asyncio.wait({upcoming}, timeout=ABANDONED_SECONDS)
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
-
-
-async def _any_of(seconds: float, *events: asyncio.Event) -> None:
-    """Return when one of these events is set, or after so many seconds."""
-    waiting = {asyncio.create_task(event.wait()) for event in events}
-    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()

@@ -105,7 +105,8 @@ def _mark_superseded(told: Iterable[ExplainedEvent]) -> None:
         if each["event"]["type"] == ADJUSTED:
             happened = each["event"]["occurred_at"]
             each["superseded"] = latest is not None and happened < latest
-            latest = happened if latest is None else max(latest, happened)
+            if not each["superseded"]:
+                latest = happened
 
 
 async def _told(connection: AsyncConnection, shard: int, seqs: Iterable[int]) -> list[ExplainedEvent]:

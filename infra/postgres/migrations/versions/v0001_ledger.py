@@ -5,7 +5,7 @@ Hand-written SQL, one statement a string, forward only. What every table is for 
 
 from __future__ import annotations
 
-from alembic import op
+from infra.postgres.migrations.steps import execute, refuse_downgrade
 
 revision = "0001"
 down_revision = None
@@ -432,10 +432,7 @@ RULES = (
 
 def upgrade() -> None:
     """Create everything; rows and partitions that depend on the number of shards come after (`postgres.migrate`)."""
-    connection = op.get_bind()
-    for statement in (*IDENTITY, *JOURNAL, *BOOKS, *EXACTLY_ONCE, *RULES):
-        connection.exec_driver_sql(statement)
+    execute((*IDENTITY, *JOURNAL, *BOOKS, *EXACTLY_ONCE, *RULES))
 
 
-def downgrade() -> None:
-    raise NotImplementedError("forward only: restore a backup, then run `ledgerstream recover`")
+downgrade = refuse_downgrade

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from infra.postgres.migrations.steps import execute, refuse_downgrade
 
 revision = "0002"
 down_revision = "0001"
@@ -187,10 +187,7 @@ RULES = (
 
 def upgrade() -> None:
     """Create the tables beside those that are there; nothing of theirs changes."""
-    connection = op.get_bind()
-    for statement in (*JOURNAL, *BOOKS, *RULES):
-        connection.exec_driver_sql(statement)
+    execute((*JOURNAL, *BOOKS, *RULES))
 
 
-def downgrade() -> None:
-    raise NotImplementedError("forward only: restore a backup, then run `ledgerstream recover`")
+downgrade = refuse_downgrade

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from infra.postgres.migrations.steps import execute, refuse_downgrade
 
 revision = "0003"
 down_revision = "0002"
@@ -50,10 +50,7 @@ STATEMENTS = (
 
 def upgrade() -> None:
     """Create the one table."""
-    connection = op.get_bind()
-    for statement in STATEMENTS:
-        connection.exec_driver_sql(statement)
+    execute(STATEMENTS)
 
 
-def downgrade() -> None:
-    raise NotImplementedError("forward only: restore a backup, then run `ledgerstream recover`")
+downgrade = refuse_downgrade

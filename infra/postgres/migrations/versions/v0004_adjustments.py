@@ -5,7 +5,7 @@ Nobody writes events while the index is made, which goes once through all of the
 
 from __future__ import annotations
 
-from alembic import op
+from infra.postgres.migrations.steps import execute, refuse_downgrade
 
 revision = "0004"
 down_revision = "0003"
@@ -23,10 +23,7 @@ STATEMENTS = (
 
 def upgrade() -> None:
     """Create the one index."""
-    connection = op.get_bind()
-    for statement in STATEMENTS:
-        connection.exec_driver_sql(statement)
+    execute(STATEMENTS)
 
 
-def downgrade() -> None:
-    raise NotImplementedError("forward only: restore a backup, then run `ledgerstream recover`")
+downgrade = refuse_downgrade
